@@ -1,0 +1,1 @@
+//! conprof's happens-before detector.

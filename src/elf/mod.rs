@@ -1,0 +1,5 @@
+//! Images, symbols, and the kinds of address.
+
+mod address;
+
+pub use address::{Avma, FileOffset, Svma};

@@ -1,0 +1,2 @@
+//! The `conprof` program.
+fn main() {}
