@@ -11,6 +11,7 @@
 //! Dependencies point one way: `wire <- trace <- analyze <- report <- cli` and `elf <- dwarf <- scan <- plan`.
 
 pub mod elf;
+pub mod plan;
 pub mod report;
 pub mod scan;
 #[path = "wire/mod.rs"]
