@@ -1,0 +1,354 @@
+//! Where indirect jumps go: resolves the compilers' jump tables, and tells them from tail calls.
+//!
+//! Only a target that is *computed* can hide: one loaded as a whole pointer is in a relocation, in the data of a non-PIE
+//! program or in a `lea`, all of which the caller collects. So `jmp [memory]` and `jmp register` after a plain 64-bit load, a
+//! call or the function's entry are fine (tail calls, computed gotos). A register that was added to must lead back to
+//! `lea base, [rip+table]` on every path, and the table is read until an entry is no instruction boundary of the
+//! function. The bounds check before a table is not consulted: half of the tables have none.
+
+use super::decode::LinearBoundaries;
+use super::functions::Bounds;
+use crate::elf::Image;
+use iced_x86::{
+    Code, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind,
+    Register,
+};
+use std::collections::{BTreeSet, HashMap};
+
+/// What the indirect jumps of a function can reach.
+pub(super) struct Tables {
+    /// Targets read from tables, ascending, without duplicates.
+    pub targets: Vec<u64>,
+    /// A jump computes its target in a way that is not understood.
+    pub unresolved: bool,
+}
+
+/// Longest table that is read.
+const MAX_ENTRIES: usize = 1 << 16;
+/// Steps of copies, spills and merges that are followed back.
+const MAX_DEPTH: u32 = 12;
+
+/// Resolves the indirect jumps among `instructions`, which are ascending.
+pub(super) fn resolve(
+    image: &Image<'_>,
+    bounds: &Bounds<'_>,
+    instructions: &[Instruction],
+    roots: &[u64],
+    known_targets: &[u64],
+) -> Tables {
+    let mut search = Search::new(image, instructions, roots, known_targets);
+    let mut relative = BTreeSet::new();
+    let mut absolute = BTreeSet::new();
+    let mut unresolved = false;
+    for (index, instruction) in instructions.iter().enumerate() {
+        if instruction.flow_control() != FlowControl::IndirectBranch {
+            continue;
+        }
+        let mut found = Sources::default();
+        match instruction.op0_kind() {
+            OpKind::Register => search.jump_register(instruction.op0_register(), index, 0, &mut found),
+            OpKind::Memory => search.jump_memory(index, &mut found),
+            _ => found.unresolved = true,
+        }
+        relative.extend(found.relative);
+        absolute.extend(found.absolute);
+        unresolved |= found.unresolved;
+    }
+    let mut targets = BTreeSet::new();
+    let boundaries = (!relative.is_empty() || !absolute.is_empty()).then(|| LinearBoundaries::of(image, bounds));
+    if let Some(boundaries) = boundaries {
+        let inside =
+            |target: u64| boundaries.contains(target) || instructions.binary_search_by_key(&target, |i| i.ip()).is_ok();
+        let cold = ColdPart::of(image, bounds);
+        for &table in &relative {
+            let limit = relative.range(table + 1..).next().map_or(u64::MAX, |&next| next);
+            let bytes = image.bytes_at(table);
+            let mut any = false;
+            for (at, entry) in bytes.chunks_exact(4).take(MAX_ENTRIES).enumerate() {
+                let entry = i32::from_le_bytes(entry.try_into().expect("four bytes"));
+                let target = table.wrapping_add_signed(i64::from(entry));
+                if table + 4 * at as u64 >= limit || !(inside(target) || cold.contains(target)) {
+                    break;
+                }
+                any = true;
+                targets.insert(target);
+            }
+            unresolved |= !any;
+        }
+        for &table in &absolute {
+            for entry in image.bytes_at(table).chunks_exact(8).take(MAX_ENTRIES) {
+                let target = u64::from_le_bytes(entry.try_into().expect("eight bytes"));
+                if !(inside(target) || cold.contains(target)) {
+                    break;
+                }
+                targets.insert(target);
+            }
+        }
+    }
+    Tables { targets: targets.into_iter().collect(), unresolved }
+}
+
+/// The part that GCC splits off a function (`name.cold`), which its tables may point into.
+struct ColdPart {
+    ranges: Vec<(u64, u64)>,
+}
+
+impl ColdPart {
+    fn of(image: &Image<'_>, bounds: &Bounds<'_>) -> ColdPart {
+        let mut ranges = Vec::new();
+        for name in bounds.names.iter().filter(|_| image.has_cold_parts) {
+            let base = name.split(".cold").next().unwrap_or(name);
+            let parts = image.symbols.iter().filter(|s| {
+                s.is_function
+                    && s.name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(".cold"))
+            });
+            ranges.extend(parts.map(|s| (s.start, s.start.saturating_add(s.size))));
+        }
+        ColdPart { ranges }
+    }
+
+    fn contains(&self, address: u64) -> bool {
+        self.ranges.iter().any(|&(start, end)| address >= start && address < end)
+    }
+}
+
+#[derive(Default)]
+struct Sources {
+    /// Tables of 4-byte offsets from the table's own start.
+    relative: Vec<u64>,
+    /// Tables of 8-byte addresses.
+    absolute: Vec<u64>,
+    unresolved: bool,
+}
+
+struct Search<'a, 'b> {
+    image: &'b Image<'a>,
+    instructions: &'b [Instruction],
+    predecessors: HashMap<usize, Vec<usize>>,
+    info: InstructionInfoFactory,
+}
+
+impl<'a, 'b> Search<'a, 'b> {
+    fn new(image: &'b Image<'a>, instructions: &'b [Instruction], roots: &[u64], targets: &[u64]) -> Search<'a, 'b> {
+        let index_of = |address: u64| instructions.binary_search_by_key(&address, |i| i.ip()).ok();
+        let mut predecessors: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut calls = Vec::new();
+        let mut jumps = Vec::new();
+        for (index, instruction) in instructions.iter().enumerate() {
+            match instruction.flow_control() {
+                FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
+                    if let Some(target) = index_of(instruction.near_branch_target()) {
+                        predecessors.entry(target).or_default().push(index);
+                    }
+                }
+                FlowControl::Call | FlowControl::IndirectCall => calls.push(index),
+                FlowControl::IndirectBranch => jumps.push(index),
+                _ => {}
+            }
+        }
+        // Any call may unwind to any landing pad; any indirect jump may use any table.
+        for (addresses, sources) in [(roots, &calls), (targets, &jumps)] {
+            for target in addresses.iter().filter_map(|&address| index_of(address)) {
+                predecessors.entry(target).or_default().extend(sources);
+            }
+        }
+        Search { image, instructions, predecessors, info: InstructionInfoFactory::new() }
+    }
+
+    fn falls_through_to(&self, index: usize) -> Option<usize> {
+        let previous = index.checked_sub(1)?;
+        let before = &self.instructions[previous];
+        let falls = !matches!(
+            before.flow_control(),
+            FlowControl::UnconditionalBranch
+                | FlowControl::IndirectBranch
+                | FlowControl::Return
+                | FlowControl::Exception
+        );
+        (falls && before.next_ip() == self.instructions[index].ip()).then_some(previous)
+    }
+
+    /// Instructions that may have written the register last before `index`, and whether the function's entry (or a place
+    /// without known predecessors) is reached without one.
+    fn definitions(&mut self, register: Register, index: usize) -> (Vec<usize>, bool) {
+        let register = register.full_register();
+        let mut found = Vec::new();
+        let mut from_entry = false;
+        let mut seen = BTreeSet::new();
+        let mut work = vec![index];
+        while let Some(at) = work.pop() {
+            let mut sources: Vec<usize> = self.falls_through_to(at).into_iter().collect();
+            sources.extend(self.predecessors.get(&at).into_iter().flatten());
+            from_entry |= at == 0 || sources.is_empty();
+            for source in sources {
+                if !seen.insert(source) {
+                    continue;
+                }
+                if self.writes(source, register) { found.push(source) } else { work.push(source) }
+            }
+        }
+        (found, from_entry)
+    }
+
+    fn writes(&mut self, index: usize, register: Register) -> bool {
+        let instruction = &self.instructions[index];
+        if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
+            return register == Register::RAX;
+        }
+        let info = self.info.info_options(instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
+        info.used_registers().iter().any(|used| {
+            used.register().full_register() == register
+                && matches!(
+                    used.access(),
+                    OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                )
+        })
+    }
+
+    /// `jmp register`
+    fn jump_register(&mut self, register: Register, index: usize, depth: u32, found: &mut Sources) {
+        if depth > MAX_DEPTH {
+            found.unresolved = true;
+            return;
+        }
+        let (definitions, _) = self.definitions(register, index);
+        for at in definitions {
+            let instruction = self.instructions[at];
+            match instruction.mnemonic() {
+                Mnemonic::Add if instruction.op0_kind() == OpKind::Register => {
+                    let mut bases = match instruction.op1_kind() {
+                        OpKind::Register => self.base(instruction.op1_register(), at, depth + 1),
+                        OpKind::Memory => self.spilled_base(at, depth + 1),
+                        _ => None,
+                    };
+                    if bases.is_none() {
+                        bases = self.base(register, at, depth + 1);
+                    }
+                    match bases {
+                        Some(bases) => found.relative.extend(bases),
+                        None => found.unresolved = true,
+                    }
+                }
+                Mnemonic::Lea if instruction.memory_index() != Register::None => {
+                    let scaled = instruction.memory_index_scale() != 1 || instruction.memory_displacement64() != 0;
+                    let bases = if scaled || instruction.memory_base() == Register::None {
+                        None
+                    } else {
+                        self.base(instruction.memory_base(), at, depth + 1)
+                            .or_else(|| self.base(instruction.memory_index(), at, depth + 1))
+                    };
+                    match bases {
+                        Some(bases) => found.relative.extend(bases),
+                        None => found.unresolved = true,
+                    }
+                }
+                // The address of code, which the caller collects.
+                Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {}
+                Mnemonic::Mov | Mnemonic::Cmovae | Mnemonic::Cmovb | Mnemonic::Cmove | Mnemonic::Cmovne => {
+                    match instruction.op1_kind() {
+                        OpKind::Register => self.jump_register(instruction.op1_register(), at, depth + 1, found),
+                        OpKind::Memory if instruction.code() == Code::Mov_r64_rm64 => {
+                            self.loaded_target(at, depth + 1, found);
+                        }
+                        OpKind::Memory if instruction.mnemonic() != Mnemonic::Mov => {}
+                        OpKind::Memory => found.unresolved = true,
+                        _ => {}
+                    }
+                    if instruction.mnemonic() != Mnemonic::Mov {
+                        self.jump_register(register, at, depth + 1, found);
+                    }
+                }
+                Mnemonic::Pop | Mnemonic::Call | Mnemonic::Xchg | Mnemonic::Syscall => {}
+                _ => found.unresolved = true,
+            }
+        }
+    }
+
+    /// A target loaded from memory by the instruction: a spilled computation, an entry of an absolute table, or a pointer.
+    fn loaded_target(&mut self, at: usize, depth: u32, found: &mut Sources) {
+        let instruction = self.instructions[at];
+        if is_frame_slot(&instruction) {
+            for (store, register) in self.stores_to_slot(&instruction) {
+                self.jump_register(register, store, depth, found);
+            }
+        } else {
+            self.jump_memory(at, found);
+        }
+    }
+
+    /// `jmp [memory]` and the like: an absolute table, or a pointer to a function.
+    fn jump_memory(&mut self, at: usize, found: &mut Sources) {
+        let instruction = self.instructions[at];
+        if instruction.memory_index() == Register::None || self.image.is_pie {
+            return;
+        }
+        let displacement = instruction.memory_displacement64();
+        match instruction.memory_base() {
+            Register::None => found.absolute.push(displacement),
+            base => {
+                for table in self.base(base, at, 0).into_iter().flatten() {
+                    found.absolute.push(table.wrapping_add(displacement));
+                }
+            }
+        }
+    }
+
+    /// Constant addresses of data that the register may hold; `None` if it may hold anything else.
+    fn base(&mut self, register: Register, index: usize, depth: u32) -> Option<Vec<u64>> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let (definitions, from_entry) = self.definitions(register, index);
+        if definitions.is_empty() || from_entry {
+            return None;
+        }
+        let mut bases = Vec::new();
+        for at in definitions {
+            let instruction = self.instructions[at];
+            match instruction.mnemonic() {
+                Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {
+                    bases.push(instruction.ip_rel_memory_address());
+                }
+                Mnemonic::Mov => match instruction.op1_kind() {
+                    OpKind::Register => bases.extend(self.base(instruction.op1_register(), at, depth + 1)?),
+                    OpKind::Memory => bases.extend(self.spilled_base(at, depth + 1)?),
+                    OpKind::Immediate32 => bases.push(u64::from(instruction.immediate32())),
+                    OpKind::Immediate32to64 => bases.push(instruction.immediate32to64() as u64),
+                    OpKind::Immediate64 => bases.push(instruction.immediate64()),
+                    _ => return None,
+                },
+                _ => return None,
+            }
+        }
+        Some(bases)
+    }
+
+    fn spilled_base(&mut self, at: usize, depth: u32) -> Option<Vec<u64>> {
+        let load = self.instructions[at];
+        if !is_frame_slot(&load) {
+            return None;
+        }
+        let mut bases = Vec::new();
+        for (store, register) in self.stores_to_slot(&load) {
+            bases.extend(self.base(register, store, depth)?);
+        }
+        (!bases.is_empty()).then_some(bases)
+    }
+
+    /// All `mov [slot], register` to the frame slot that `load` reads.
+    fn stores_to_slot(&self, load: &Instruction) -> Vec<(usize, Register)> {
+        let same = |store: &Instruction| {
+            store.code() == Code::Mov_rm64_r64
+                && store.op0_kind() == OpKind::Memory
+                && store.memory_base() == load.memory_base()
+                && store.memory_index() == Register::None
+                && store.memory_displacement64() == load.memory_displacement64()
+        };
+        let stores = self.instructions.iter().enumerate().filter(|(_, store)| same(store));
+        stores.map(|(at, store)| (at, store.op1_register())).collect()
+    }
+}
+
+fn is_frame_slot(instruction: &Instruction) -> bool {
+    matches!(instruction.memory_base(), Register::RSP | Register::RBP) && instruction.memory_index() == Register::None
+}
