@@ -10,10 +10,14 @@
 //!
 //! Dependencies point one way: `wire <- trace <- analyze <- report <- cli` and `elf <- dwarf <- scan <- plan`.
 
+pub mod baseline;
 pub mod elf;
+pub mod gate;
+pub mod merge;
 pub mod plan;
 pub mod report;
 pub mod scan;
+pub mod suppress;
 #[path = "wire/mod.rs"]
 #[allow(missing_docs)]
 pub mod wire;

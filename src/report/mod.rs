@@ -1,5 +1,10 @@
 //! Formats only: a [`Report`] in, text out. No analysis.
 
+pub mod github;
+pub mod junit;
 mod model;
+pub mod place;
+pub mod sarif;
+pub mod tsan;
 
 pub use model::*;

@@ -26,7 +26,7 @@ pub struct Report {
     /// Suppressions given and how often each matched.
     #[serde(default)]
     pub suppressions: Vec<SuppressionUse>,
-    /// Fingerprints in the baseline that were not found this time.
+    /// Findings in the baseline that were not found this time: the fingerprint, then the rest of the line.
     #[serde(default)]
     pub baseline_gone: Vec<String>,
     /// Counts worth showing: threads, synchronising operations, children not checked ...
@@ -38,6 +38,12 @@ pub struct Report {
     /// Version of conprof that wrote it.
     #[serde(default)]
     pub conprof_version: String,
+    /// Folder that relative paths in frames start from, relative to the repository's root; empty where it is the root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source_folder: String,
+    /// Tests that ran in the processes covered, passing ones too: `binary test::path`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<String>,
 }
 
 /// Outcome of a run.
