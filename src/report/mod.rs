@@ -1,6 +1,7 @@
 //! Formats only: a [`Report`] in, text out. No analysis.
 
 pub mod github;
+pub mod html;
 pub mod junit;
 mod model;
 pub mod place;
