@@ -11,8 +11,6 @@
 //! Dependencies point one way: `wire <- trace <- analyze <- report <- cli` and `elf <- dwarf <- scan <- plan`.
 
 pub mod baseline;
-#[path = "detect/mod.rs"]
-pub mod detect;
 pub mod elf;
 pub mod gate;
 pub mod merge;

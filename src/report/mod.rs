@@ -1,7 +1,6 @@
 //! Formats only: a [`Report`] in, text out. No analysis.
 
 pub mod github;
-pub mod html;
 pub mod junit;
 mod model;
 pub mod place;

@@ -26,18 +26,10 @@ pub enum Table {
     Modules = 5,
     /// [`EventRow`]: happens-before events, in an order that each object's and each thread's own order agrees with.
     Events = 6,
-    /// [`LockFiguresRow`](super::waits::LockFiguresRow): locks and other things waited for.
-    LockFigures = 8,
-    /// [`WaitTotalRow`](super::waits::WaitTotalRow)
-    WaitTotals = 9,
-    /// [`BlameTotalRow`](super::waits::BlameTotalRow)
-    BlameTotals = 10,
-    /// [`WaitEventRow`](super::waits::WaitEventRow): a ring; row `n` is at `n % capacity`.
-    WaitEvents = 11,
 }
 
 /// Number of tables.
-pub const TABLE_COUNT: usize = 16;
+pub const TABLE_COUNT: usize = 8;
 
 /// Where a table lies and how much of it is used.
 #[derive(Debug)]
