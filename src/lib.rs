@@ -10,6 +10,7 @@
 //!
 //! Dependencies point one way: `wire <- trace <- analyze <- report <- cli` and `elf <- dwarf <- scan <- plan`.
 
+pub mod analyze;
 pub mod baseline;
 pub mod elf;
 pub mod gate;
