@@ -12,6 +12,8 @@
 
 pub mod analyze;
 pub mod baseline;
+#[path = "detect/mod.rs"]
+pub mod detect;
 pub mod elf;
 pub mod gate;
 pub mod merge;
