@@ -12,15 +12,20 @@
 
 pub mod analyze;
 pub mod baseline;
+pub mod cli;
 #[path = "detect/mod.rs"]
 pub mod detect;
 pub mod elf;
 pub mod gate;
+pub mod launch;
 pub mod merge;
+pub mod os;
 pub mod plan;
 pub mod report;
 pub mod scan;
 pub mod suppress;
+pub mod symbolize;
+pub mod trace;
 #[path = "wire/mod.rs"]
 #[allow(missing_docs)]
 pub mod wire;

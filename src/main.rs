@@ -1,2 +1,5 @@
 //! The `conprof` program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(conprof::cli::main() as u8)
+}

@@ -1,3 +1,17 @@
-//! From recorded facts to findings: pure functions, no I/O.
+//! From a recording to a report: rows in, [`Report`](crate::report::Report) out. No I/O but reading the recording, the modules it
+//! names and their sources.
+//!
+//! ```text
+//! FindingRow --sides--> stacks, locks, threads --race--> Finding --merge by fingerprint--> findings
+//! header, ModuleRow, RunRecord --session--> coverage, counters, verdict
+//! ```
+//!
+//! Direction of error: what the recording does not prove lowers a finding's confidence, and never raises it.
 
-pub mod locks;
+mod advice;
+mod fingerprint;
+mod race;
+mod session;
+mod sides;
+
+pub use session::{Ending, Session};

@@ -1,10 +1,13 @@
 //! Formats only: a [`Report`] in, text out. No analysis.
 
 pub mod github;
+pub mod html;
+pub mod json;
 pub mod junit;
 mod model;
 pub mod place;
 pub mod sarif;
+pub mod text;
 pub mod tsan;
 
 pub use model::*;

@@ -41,6 +41,12 @@ pub struct Report {
     /// Folder that relative paths in frames start from, relative to the repository's root; empty where it is the root.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source_folder: String,
+    /// What the threads did when, for the timeline; a selection where there is much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Span>,
+    /// Edges of the lock-order graph beyond those that the findings show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lock_order: Vec<LockOrder>,
     /// Tests that ran in the processes covered, passing ones too: `binary test::path`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<String>,
@@ -318,6 +324,39 @@ pub struct Thread {
     /// Still running when the report was made.
     #[serde(default)]
     pub running: bool,
+    /// Nanoseconds from the start of the run to its start; absent where not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ns: Option<u64>,
+    /// Nanoseconds from the start of the run to its end; absent where not recorded or still running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_ns: Option<u64>,
+}
+
+/// A stretch of a thread's time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Serial of the thread.
+    pub thread: u32,
+    /// Nanoseconds from the start of the run.
+    pub start_ns: u64,
+    /// Nanoseconds from the start of the run.
+    pub end_ns: u64,
+    /// `wait`, `hold`, `blocked`, `finding` ...
+    pub what: String,
+    /// Name of the lock it is about; empty where it is about none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lock: String,
+}
+
+/// An edge of the lock-order graph: `to` was acquired while `from` was held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockOrder {
+    /// Name of the lock held.
+    pub from: String,
+    /// Name of the lock acquired.
+    pub to: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// An edge of the wait-for graph.

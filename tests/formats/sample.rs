@@ -33,6 +33,8 @@ pub fn thread(serial: u32, name: &str) -> Thread {
             vec![]
         },
         running: false,
+        start_ns: Some(u64::from(serial) * 100_000_000),
+        end_ns: Some(1_400_000_000),
     }
 }
 

@@ -1,5 +1,5 @@
 //! See the module documentation of `mod.rs`, which the host compiles as a module of its own.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "reference")), no_std)]
 
 #[path = "mod.rs"]
 mod contents;

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod recording;
 pub mod site;
 pub mod state;
+pub mod waits;
 
 /// Version of every format in this crate; the shim refuses a plan or a recording of another one.
 pub const VERSION: u32 = 1;

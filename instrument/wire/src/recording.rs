@@ -26,10 +26,20 @@ pub enum Table {
     Modules = 5,
     /// [`EventRow`]: happens-before events, in an order that each object's and each thread's own order agrees with.
     Events = 6,
+    /// [`SiteRow`], by site index; the host writes it before the start, so that a recording explains itself.
+    Sites = 7,
+    /// [`LockFiguresRow`](super::waits::LockFiguresRow): locks and other things waited for.
+    LockFigures = 8,
+    /// [`WaitTotalRow`](super::waits::WaitTotalRow)
+    WaitTotals = 9,
+    /// [`BlameTotalRow`](super::waits::BlameTotalRow)
+    BlameTotals = 10,
+    /// [`WaitEventRow`](super::waits::WaitEventRow): a ring; row `n` is at `n % capacity`.
+    WaitEvents = 11,
 }
 
 /// Number of tables.
-pub const TABLE_COUNT: usize = 8;
+pub const TABLE_COUNT: usize = 16;
 
 /// Where a table lies and how much of it is used.
 #[derive(Debug)]
@@ -388,3 +398,15 @@ pub struct EventRow {
 }
 
 const _: () = assert!(size_of::<EventRow>() == 32);
+
+/// A site of the plan, as the host copies it into the recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SiteRow {
+    /// Static address of the instruction.
+    pub pc: u64,
+    /// [`PackedSite`](super::site::PackedSite).
+    pub packed: u64,
+}
+
+const _: () = assert!(size_of::<SiteRow>() == 16);

@@ -1,0 +1,275 @@
+//! A recording under analysis, once or again and again while the program runs.
+
+use super::race::{self, RunFacts};
+use super::sides::Context;
+use crate::report::{Coverage, DegradedCheck, Exit, Finding, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict};
+use crate::symbolize::{Sources, Symbolizer};
+use crate::trace::{HeaderView, Recording, RunRecord, TraceError};
+use crate::wire::recording::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Most frames of a thread's creation stack that are kept.
+const CREATION_FRAMES: usize = 64;
+
+/// How the program ended, if it has.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Its process id.
+    pub pid: u32,
+    /// How; `None` while it runs.
+    pub exit: Option<Exit>,
+    /// Wall time so far.
+    pub duration: Duration,
+}
+
+/// An opened recording with what is known about its process.
+#[derive(Debug)]
+pub struct Session {
+    recording: Recording,
+    run: RunRecord,
+    symbolizer: Symbolizer,
+    sources: Option<Sources>,
+    threads: Vec<Thread>,
+    slots: Vec<u32>,
+    /// Modules read so far.
+    modules: Vec<ModuleRow>,
+}
+
+impl Session {
+    /// Takes a recording and the record of its run.
+    pub fn new(recording: Recording, run: RunRecord) -> Session {
+        let symbolizer = Symbolizer::new(&run.directory);
+        let sources = run.store_source.then(|| Sources::new(&run.directory));
+        Session { recording, run, symbolizer, sources, threads: Vec::new(), slots: Vec::new(), modules: Vec::new() }
+    }
+
+    /// Number of finding rows now.
+    pub fn finding_rows(&self) -> u64 {
+        self.recording.header().map_or(0, |header| header.counts[Table::Findings as usize])
+    }
+
+    /// The findings in rows `from..to`, merged by fingerprint.
+    pub fn findings(&mut self, from: u64, to: u64) -> Result<Vec<Finding>, TraceError> {
+        let header = self.refresh()?;
+        let facts =
+            RunFacts { plan_flags: self.run.plan_flags, sync_objects_lost: header.counter(Counter::SyncObjectsLost) };
+        let rows: Vec<FindingRow> = self.recording.collect(from, to.min(header.counts[Table::Findings as usize]));
+        let mut context = Context {
+            recording: &self.recording,
+            symbolizer: &self.symbolizer,
+            sources: self.sources.as_mut(),
+            threads: &self.threads,
+            slots: &self.slots,
+            main_bias: header.main_bias,
+        };
+        let mut findings = Vec::new();
+        for row in rows {
+            if let Some(finding) = race::finding(&mut context, &row, facts) {
+                race::merge(&mut findings, finding);
+            }
+        }
+        Ok(findings)
+    }
+
+    /// The whole report as of now, before suppressions, baseline and gating.
+    pub fn report(&mut self, ending: &Ending) -> Result<Report, TraceError> {
+        let findings = self.findings(0, u64::MAX)?;
+        let header = self.recording.header()?;
+        let degraded = self.degraded(&header);
+        let verdict = if self.is_incomplete(&header) { Verdict::Incomplete } else { Verdict::Clean };
+        Ok(Report {
+            schema: SCHEMA,
+            verdict,
+            processes: vec![Process {
+                program: self.run.program_as_given.clone(),
+                pid: ending.pid,
+                exit: ending.exit,
+                duration_ns: u64::try_from(ending.duration.as_nanos()).unwrap_or(u64::MAX),
+            }],
+            coverage: Coverage {
+                modules: self.module_coverage(),
+                degraded,
+                dropped_events: header.dropped.iter().fold(0, |sum, n| sum.saturating_add(*n)),
+                ..Coverage::default()
+            },
+            findings,
+            threads: self.threads.clone(),
+            counters: self.counters(&header),
+            command: self.run.command.clone(),
+            conprof_version: self.run.conprof_version.clone(),
+            ..Report::default()
+        })
+    }
+
+    /// Reads modules and threads that have appeared since.
+    fn refresh(&mut self) -> Result<HeaderView, TraceError> {
+        let header = self.recording.header()?;
+        self.modules = self.recording.collect(0, header.counts[Table::Modules as usize]);
+        for row in &self.modules {
+            let path = module_path(row);
+            let path = if path.is_empty() { self.run.program.clone() } else { PathBuf::from(path) };
+            self.symbolizer.add_module(path, row.bias, (row.start, row.end));
+        }
+        let rows: Vec<ThreadRow> = self.recording.collect(0, header.counts[Table::Threads as usize]);
+        let main_name = rows.first().map(|row| row.name).unwrap_or_default();
+        self.slots = rows.iter().map(|row| row.slot).collect();
+        let known = std::mem::take(&mut self.threads);
+        for (serial, row) in rows.iter().enumerate() {
+            // A thread's creation does not change, and symbolising it is the costly part.
+            let created_at = match known.get(serial) {
+                Some(thread) if thread.tid == row.tid => thread.created_at.clone(),
+                _ => self.creation(row, &header),
+            };
+            self.threads.push(Thread {
+                serial: serial as u32,
+                tid: row.tid,
+                name: if serial > 0 && row.name == main_name { String::new() } else { thread_name(row) },
+                created_by: (row.creator != u32::MAX).then_some(row.creator),
+                created_at,
+                start_ns: None,
+                end_ns: None,
+                running: row.finished == 0 && header.phase != Phase::Exiting as u32,
+            });
+        }
+        Ok(header)
+    }
+
+    fn creation(&mut self, row: &ThreadRow, header: &HeaderView) -> Vec<crate::report::Frame> {
+        let mut context = Context {
+            recording: &self.recording,
+            symbolizer: &self.symbolizer,
+            sources: self.sources.as_mut(),
+            threads: &[],
+            slots: &[],
+            main_bias: header.main_bias,
+        };
+        let mut frames = context.node_frames(row.created_at);
+        frames.truncate(CREATION_FRAMES);
+        frames
+    }
+
+    fn module_coverage(&self) -> Vec<ModuleCoverage> {
+        let mut modules = vec![self.run.coverage.clone()];
+        for row in &self.modules {
+            let path = module_path(row);
+            if !path.is_empty() && !path.contains("conprof-shim") && !path.starts_with("/proc/self/fd/") {
+                modules.push(ModuleCoverage {
+                    path,
+                    debuginfo: "not-scanned".to_string(),
+                    ..ModuleCoverage::default()
+                });
+            }
+        }
+        modules
+    }
+
+    /// Whether races could not be checked at all on the main program.
+    fn is_incomplete(&self, header: &HeaderView) -> bool {
+        let asked = self.run.checks.iter().any(|check| check == "data-race");
+        let failed = [
+            Degraded::WrongProgram,
+            Degraded::NoShadow,
+            Degraded::TextProtected,
+            Degraded::NoRoomForCode,
+            Degraded::NoGs,
+        ];
+        asked
+            && (header.phase < Phase::Running as u32
+                || self.run.plan_flags & crate::wire::plan::FLAG_NO_RACES != 0
+                || failed.into_iter().any(|what| header.is_degraded(what)))
+    }
+
+    fn degraded(&self, header: &HeaderView) -> Vec<DegradedCheck> {
+        let mut all = self.run.degraded.clone();
+        let mut add = |reason: &str, cure: &str| {
+            all.push(DegradedCheck { check: "races".to_string(), reason: reason.to_string(), cure: cure.to_string() });
+        };
+        if header.phase == Phase::NotStarted as u32 && self.run.degraded.is_empty() {
+            add(
+                "conprof's runtime did not start in the program",
+                "see that nothing clears LD_PRELOAD before the program starts",
+            );
+        }
+        if header.is_degraded(Degraded::WrongProgram) {
+            add(
+                "the program that ran is not the file that was scanned",
+                "run it again; if it was being rebuilt, wait for that",
+            );
+        }
+        if header.is_degraded(Degraded::NoShadow) {
+            add(
+                "the address space for shadow memory could not be reserved",
+                "lift the limit: ulimit -v unlimited; or sysctl vm.overcommit_memory=0",
+            );
+        }
+        if header.is_degraded(Degraded::TextProtected) {
+            add(
+                "a security policy forbids changing the program's code in memory",
+                "run it without that policy (SELinux execmod, systemd MemoryDenyWriteExecute)",
+            );
+        }
+        if header.is_degraded(Degraded::NoRoomForCode) {
+            add(
+                "there is no free address range for generated code near the program",
+                "run it with address randomisation as usual: without `setarch -R`, with ulimit -s 8192",
+            );
+        }
+        if header.is_degraded(Degraded::NoGs) {
+            add(
+                "the processor's gs register is taken or can't be set",
+                "allow the system call arch_prctl in the program's seccomp filter",
+            );
+        }
+        if self.run.plan_flags & crate::wire::plan::FLAG_SYNC_SITE_LOST != 0 {
+            add(
+                "a synchronising instruction could not be instrumented, so races are shown as possible and do not gate",
+                "conprof scan shows which",
+            );
+        }
+        if header.counter(Counter::SyncObjectsLost) > 0 {
+            add(
+                "memory for synchronisation objects ran out, so races are shown as possible and do not gate",
+                "give the process more memory",
+            );
+        }
+        all
+    }
+
+    fn counters(&self, header: &HeaderView) -> BTreeMap<String, u64> {
+        let named = [
+            ("threads", header.counts[Table::Threads as usize]),
+            ("threads alive at once", header.threads_peak),
+            ("accesses reached the runtime", header.counter(Counter::SlowAccesses)),
+            ("sync operations", header.counter(Counter::SyncOperations)),
+            ("sync objects", header.counter(Counter::SyncObjects)),
+            ("atomic operations", header.counter(Counter::AtomicOperations)),
+            ("unknown accesses", header.counter(Counter::UnknownAccesses)),
+            ("children not checked", header.counter(Counter::Children)),
+            ("adopted threads", header.counter(Counter::AdoptedThreads)),
+            ("deferred signals", header.counter(Counter::DeferredSignals)),
+            ("nested entries", header.counter(Counter::NestedEntries)),
+            ("benign patterns withheld", header.counter(Counter::Benign)),
+            ("atomic addresses withheld", header.counter(Counter::AtomicAddress)),
+            ("frames lost", header.counter(Counter::FramesLost)),
+            ("stack switches", header.counter(Counter::StackSwitches)),
+            ("threads dropped", header.dropped[Table::Threads as usize]),
+            ("contexts dropped", header.dropped[Table::Nodes as usize]),
+            ("access rows dropped", header.dropped[Table::Accesses as usize]),
+            ("findings dropped", header.dropped[Table::Findings as usize]),
+            ("events dropped", header.dropped[Table::Events as usize]),
+        ];
+        named.into_iter().filter(|(_, value)| *value > 0).map(|(name, value)| (name.to_string(), value)).collect()
+    }
+}
+
+fn thread_name(row: &ThreadRow) -> String {
+    let len = row.name.iter().position(|byte| *byte == 0).unwrap_or(row.name.len());
+    String::from_utf8_lossy(&row.name[..len]).into_owned()
+}
+
+fn module_path(row: &ModuleRow) -> String {
+    let len = row.path.iter().position(|byte| *byte == 0).unwrap_or(row.path.len());
+    String::from_utf8_lossy(&row.path[..len]).into_owned()
+}

@@ -1,0 +1,110 @@
+//! Reports into files and onto the screen, after suppressions, baseline and gating.
+
+use super::exit;
+use super::options::Format;
+use super::words::Words;
+use crate::baseline::Baseline;
+use crate::gate::{self, FailOn};
+use crate::launch::{OutDir, Refusal};
+use crate::report::text::{self, Style};
+use crate::report::{Report, github, html, json, junit, sarif, tsan};
+use crate::suppress::Suppressions;
+use anyhow::Context as _;
+use std::path::{Path, PathBuf};
+
+/// What decides about findings after they are found.
+#[derive(Debug, Default)]
+pub(super) struct Acceptance {
+    suppressions: Suppressions,
+    baseline: Option<Baseline>,
+    fail_on: FailOn,
+}
+
+impl Acceptance {
+    /// Reads the files that the options name.
+    pub(super) fn read(
+        suppressions: &[PathBuf],
+        baseline: Option<&Path>,
+        fail_on: FailOn,
+        words: &Words,
+    ) -> anyhow::Result<Acceptance> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|error| Refusal::new(exit::USAGE, format!("`{}` can't be read: {error}", path.display()), ""))
+        };
+        let mut all = Suppressions::default();
+        for path in suppressions {
+            for problem in all.add_text(&read(path)?, &path.display().to_string()) {
+                words.say(&format!("conprof: {problem}\n"));
+            }
+        }
+        let baseline = match baseline {
+            Some(path) => Some(Baseline::parse(&read(path)?).map_err(|why| {
+                Refusal::new(
+                    exit::USAGE,
+                    format!("`{}` is no baseline: {why}", path.display()),
+                    "give an earlier report.json",
+                )
+            })?),
+            None => None,
+        };
+        Ok(Acceptance { suppressions: all, baseline, fail_on })
+    }
+
+    /// Nothing is accepted; these kinds gate.
+    pub(super) fn for_kinds(fail_on: FailOn) -> Acceptance {
+        Acceptance { fail_on, ..Acceptance::default() }
+    }
+
+    /// Marks the findings and sets the verdict.
+    pub(super) fn apply(&self, report: &mut Report) {
+        self.suppressions.apply(report);
+        if let Some(baseline) = &self.baseline {
+            baseline.apply(report);
+        }
+        gate::decide(report, &self.fail_on);
+    }
+}
+
+/// A format's text and the name of its file. `results` is the folder that commands in it name.
+fn render(report: &Report, format: Format, results: &str) -> (&'static str, String) {
+    match format {
+        Format::Text => ("report.txt", plain(report)),
+        Format::Tsan => ("report.tsan", tsan::render(report)),
+        Format::Json => ("report.json", json::render(report)),
+        Format::Sarif => ("report.sarif", sarif::render(report)),
+        Format::Junit => ("report.xml", junit::render(report)),
+        Format::Github => ("report.github", github::render(report)),
+        Format::Html => ("report.html", html::render(report, &[], results)),
+    }
+}
+
+fn plain(report: &Report) -> String {
+    let style = Style::default();
+    text::degraded(report, style) + &text::findings(report, style) + &text::summary(report, "", style)
+}
+
+/// Writes report.json, report.html, and the files of the other formats that were asked for.
+pub(super) fn write(out: &OutDir, report: &Report, formats: &[Format]) -> anyhow::Result<()> {
+    let others = formats.iter().filter(|format| !matches!(format, Format::Text | Format::Json | Format::Html));
+    for format in [Format::Json, Format::Html].iter().chain(others) {
+        let (name, text) = render(report, *format, &out.path().display().to_string());
+        out.write(name, text.as_bytes()).with_context(|| format!("`{}` can't be written", out.file(name).display()))?;
+    }
+    Ok(())
+}
+
+/// What stderr shows of the findings.
+pub(super) fn findings_text(report: &Report, formats: &[Format], style: Style) -> String {
+    if formats.contains(&Format::Tsan) { tsan::render(report) } else { text::findings(report, style) }
+}
+
+/// A whole report as text in a format.
+pub(super) fn whole(report: &Report, format: Format, results: &str, style: Style) -> String {
+    match format {
+        Format::Text => {
+            text::degraded(report, style) + &text::findings(report, style) + &text::summary(report, "", style)
+        }
+        other => render(report, other, results).1,
+    }
+}

@@ -1,0 +1,27 @@
+//! Starts the program under conprof and stays with it until it ends.
+//!
+//! ```text
+//! command --program--> file that can be checked, or a Refusal that names the cure
+//! file --plan_cache--> plan (scanned once per build id)
+//! DIR --out_dir, recording--> empty recording
+//! plan + recording + shim --environment--> the started program
+//! program --supervise--> how it ended; findings as they appear; signals passed on
+//! ```
+
+mod environment;
+mod launchers;
+mod out_dir;
+mod plan_cache;
+mod planner;
+mod program;
+mod recording;
+mod refusal;
+mod supervise;
+
+pub use environment::{Prepared, has_shim, prepare};
+pub use out_dir::OutDir;
+pub use plan_cache::{AboutModule, Planned, Progress, obtain_plan};
+pub use program::{Program, resolve};
+pub use recording::{RecordingOptions, create_recording, trim_recording};
+pub use refusal::Refusal;
+pub use supervise::{Observer, Outcome, SuperviseOptions, supervise};

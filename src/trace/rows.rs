@@ -1,0 +1,116 @@
+//! Decoding of single rows.
+
+use crate::wire::recording::*;
+use std::mem::offset_of;
+
+/// A fixed-size row that can be decoded from its bytes.
+pub trait Row: Sized {
+    /// Which table holds rows of this type.
+    const TABLE: Table;
+    /// Length of a row in bytes.
+    const SIZE: usize = size_of::<Self>();
+    /// Decodes a row; `bytes` is [`Row::SIZE`] long.
+    fn decode(bytes: &[u8]) -> Self;
+}
+
+/// Reads an integer at an offset; bytes that are missing read as zero.
+macro_rules! at {
+    ($bytes:expr, $offset:expr, $int:ty) => {{
+        let mut raw = [0u8; size_of::<$int>()];
+        if let Some(slice) = $bytes.get($offset..$offset + size_of::<$int>()) {
+            raw.copy_from_slice(slice);
+        }
+        <$int>::from_le_bytes(raw)
+    }};
+}
+pub(super) use at;
+
+macro_rules! row {
+    ($row:ident, $table:ident, { $($field:ident: $int:ty),* $(,)? }) => {
+        impl Row for $row {
+            const TABLE: Table = Table::$table;
+            fn decode(bytes: &[u8]) -> Self {
+                $row { $($field: at!(bytes, offset_of!($row, $field), $int)),* }
+            }
+        }
+    };
+}
+
+row!(NodeRow, Nodes, { return_address: u64, parent: u32, reserved: u32 });
+row!(AccessRow, Accesses, { site: u32, node: u32, lock_set: u32, slot: u16, interposed: u16 });
+row!(LockSetRow, LockSets, { lock: u64, parent: u32, acquired_at: u32, shared: u32, reserved: u32 });
+row!(EventRow, Events, { kind: u32, thread: u32, object: u64, size: u64, access: u32, reserved: u32 });
+row!(SiteRow, Sites, { pc: u64, packed: u64 });
+
+fn side(bytes: &[u8]) -> SideRow {
+    SideRow {
+        thread: at!(bytes, offset_of!(SideRow, thread), u32),
+        access: at!(bytes, offset_of!(SideRow, access), u32),
+        address: at!(bytes, offset_of!(SideRow, address), u64),
+        size: at!(bytes, offset_of!(SideRow, size), u32),
+        flags: at!(bytes, offset_of!(SideRow, flags), u32),
+        epoch: at!(bytes, offset_of!(SideRow, epoch), u64),
+    }
+}
+
+impl Row for FindingRow {
+    const TABLE: Table = Table::Findings;
+    fn decode(bytes: &[u8]) -> Self {
+        let tail = |offset: usize| bytes.get(offset..).unwrap_or_default();
+        FindingRow {
+            kind: at!(bytes, offset_of!(FindingRow, kind), u32),
+            flags: at!(bytes, offset_of!(FindingRow, flags), u32),
+            count: at!(bytes, offset_of!(FindingRow, count), u64),
+            time_ns: at!(bytes, offset_of!(FindingRow, time_ns), u64),
+            address: at!(bytes, offset_of!(FindingRow, address), u64),
+            current: side(tail(offset_of!(FindingRow, current))),
+            previous: side(tail(offset_of!(FindingRow, previous))),
+            block: at!(bytes, offset_of!(FindingRow, block), u64),
+            block_size: at!(bytes, offset_of!(FindingRow, block_size), u64),
+            block_node: at!(bytes, offset_of!(FindingRow, block_node), u32),
+            block_thread: at!(bytes, offset_of!(FindingRow, block_thread), u32),
+            stack_thread: at!(bytes, offset_of!(FindingRow, stack_thread), u32),
+            reserved: at!(bytes, offset_of!(FindingRow, reserved), u32),
+        }
+    }
+}
+
+impl Row for ThreadRow {
+    const TABLE: Table = Table::Threads;
+    fn decode(bytes: &[u8]) -> Self {
+        let mut name = [0; 16];
+        let start = offset_of!(ThreadRow, name);
+        if let Some(slice) = bytes.get(start..start + 16) {
+            name.copy_from_slice(slice);
+        }
+        ThreadRow {
+            tid: at!(bytes, offset_of!(ThreadRow, tid), u32),
+            slot: at!(bytes, offset_of!(ThreadRow, slot), u32),
+            creator: at!(bytes, offset_of!(ThreadRow, creator), u32),
+            created_at: at!(bytes, offset_of!(ThreadRow, created_at), u32),
+            first_epoch: at!(bytes, offset_of!(ThreadRow, first_epoch), u64),
+            finished: at!(bytes, offset_of!(ThreadRow, finished), u32),
+            origin: at!(bytes, offset_of!(ThreadRow, origin), u32),
+            stack_low: at!(bytes, offset_of!(ThreadRow, stack_low), u64),
+            stack_high: at!(bytes, offset_of!(ThreadRow, stack_high), u64),
+            name,
+        }
+    }
+}
+
+impl Row for ModuleRow {
+    const TABLE: Table = Table::Modules;
+    fn decode(bytes: &[u8]) -> Self {
+        let mut path = [0; 232];
+        let start = offset_of!(ModuleRow, path);
+        if let Some(slice) = bytes.get(start..start + 232) {
+            path.copy_from_slice(slice);
+        }
+        ModuleRow {
+            bias: at!(bytes, offset_of!(ModuleRow, bias), u64),
+            start: at!(bytes, offset_of!(ModuleRow, start), u64),
+            end: at!(bytes, offset_of!(ModuleRow, end), u64),
+            path,
+        }
+    }
+}
