@@ -109,6 +109,8 @@ pub struct Semantics {
 pub struct Counts {
     /// Sync objects alive.
     pub objects: AtomicU32,
+    /// Sync objects alive at most.
+    pub objects_peak: AtomicU32,
     /// Sync objects, copies of clocks or slots that there was no memory for: edges are missing.
     pub lost: AtomicU64,
     /// Plain-looking accesses of atomic addresses.
@@ -168,7 +170,12 @@ impl Detector {
             finishes: AtomicU32::new(0),
             open_epochs: AtomicU32::new(0),
             recording: AtomicU32::new(0),
-            counts: Counts { objects: AtomicU32::new(0), lost: AtomicU64::new(0), atomic_address: AtomicU64::new(0) },
+            counts: Counts {
+                objects: AtomicU32::new(0),
+                objects_peak: AtomicU32::new(0),
+                lost: AtomicU64::new(0),
+                atomic_address: AtomicU64::new(0),
+            },
         }
     }
 
@@ -513,6 +520,17 @@ impl Detector {
             return;
         }
         self.destroy(address, index, object, Cell::EMPTY, AccessId::LOST, runtime);
+    }
+
+    /// The sync object at an address is gone, as a library's lock that was destroyed; plain accesses are remembered.
+    pub fn destroy_at<R: Runtime>(&self, key: usize, runtime: &mut R) {
+        let Some((index, object)) = self.lock_object_at(key, runtime) else { return };
+        if object.atomic_mask() != 0 || !object.cells.is_empty() {
+            // Something else of the granule is known: more order than there is, but nothing lost.
+            object.lock.unlock();
+            return;
+        }
+        self.destroy(key, index, object, Cell::EMPTY, AccessId::LOST, runtime);
     }
 
     /// The counter of sync objects for the region of an address.

@@ -60,6 +60,8 @@ impl Kind {
 /// Two accesses that no order relates: the one at hand and an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
+    /// The access at hand, to all its bytes of the granule.
+    pub current: Cell,
     /// The earlier access.
     pub previous: Cell,
     /// Whether the earlier access is a read.
@@ -246,10 +248,10 @@ impl Granule {
     /// The conflict with the cell in the given word, told as exactly as the granule knows.
     #[cold]
     #[inline(never)]
-    fn conflict(&self, words: &Words, word: usize, mask: u8) -> Conflict {
+    fn conflict(&self, current: Cell, words: &Words, word: usize) -> Conflict {
         let cell = pick(words, word);
         let reads = word == 1 || (word == 2 && cell.is_read());
-        let mut overlap = cell.mask() & mask;
+        let mut overlap = cell.mask() & current.mask();
         let mut id = self.id(word);
         let mut inexact = self.ids.load(Ordering::Relaxed) & INEXACT != 0;
         // A summary's id is that of its last access; the third word, where it is part of one, is exact.
@@ -261,14 +263,14 @@ impl Granule {
             id = self.id(2);
             inexact = false;
         }
-        Conflict { previous: cell, previous_reads: reads, previous_id: id, inexact, overlap }
+        Conflict { current, previous: cell, previous_reads: reads, previous_id: id, inexact, overlap }
     }
 
     #[inline(always)]
     fn find_race(&self, by: &Accessor<'_>, words: &Words, mask: u8, kind: Kind) -> Option<Conflict> {
         for word in [0, 2, 1] {
             if Granule::is_race(by, words, word, mask, kind) {
-                return Some(self.conflict(words, word, mask));
+                return Some(self.conflict(by.key.with_mask(mask), words, word));
             }
         }
         None

@@ -92,7 +92,8 @@ impl Detector {
         if index == 0 {
             return None;
         }
-        self.counts.objects.fetch_add(1, Ordering::Relaxed);
+        let alive = self.counts.objects.fetch_add(1, Ordering::Relaxed) + 1;
+        self.counts.objects_peak.fetch_max(alive, Ordering::Relaxed);
         self.object(index).map(|object| (index, object))
     }
 

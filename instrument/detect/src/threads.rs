@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::cell::{Epoch, SLOT_COUNT, Slot};
+use super::cell::{Cell, Epoch, SLOT_COUNT, Slot};
 use super::clock::ClockRef;
 use super::detector::{Detector, Runtime};
 use super::thread::Thread;
@@ -30,6 +30,12 @@ pub struct SlotRow {
     finished: AtomicU32,
     /// The caller's number for the thread.
     owner: AtomicU32,
+    /// The same for the thread that had the slot before.
+    owner_before: AtomicU32,
+    /// First epoch of the thread.
+    first: AtomicU64,
+    /// First epoch of the thread before.
+    first_before: AtomicU64,
 }
 
 const IN_USE: u32 = 1;
@@ -113,14 +119,28 @@ impl Detector {
         self.slots_lock.unlock();
         self.pool.release(thread.copy, pause);
         thread.copy = ClockRef::NONE;
-        thread.key = super::cell::Cell::EMPTY;
+        thread.key = Cell::EMPTY;
         thread.clock.clear();
         thread.pending = 0;
     }
 
-    /// The caller's number of the thread that has the slot, and that thread's first epoch is up to the caller.
-    pub fn slot_owner(&self, slot: Slot) -> u32 {
-        self.slots().get(slot.index()).map_or(0, |row| row.owner.load(Ordering::Relaxed))
+    /// Says what the caller's number of the thread that has the slot now is.
+    pub fn set_owner(&self, slot: Slot, owner: u32) {
+        if let Some(row) = self.slots().get(slot.index()) {
+            row.owner.store(owner, Ordering::Relaxed);
+        }
+    }
+
+    /// The caller's number of the thread that made the access of a cell; `u32::MAX` where it is not known any more.
+    pub fn owner_of(&self, cell: Cell) -> u32 {
+        let Some(row) = self.slots().get(cell.slot().index()) else { return u32::MAX };
+        if cell.epoch().0 >= row.first.load(Ordering::Relaxed) {
+            row.owner.load(Ordering::Relaxed)
+        } else if cell.epoch().0 >= row.first_before.load(Ordering::Relaxed) {
+            row.owner_before.load(Ordering::Relaxed)
+        } else {
+            u32::MAX
+        }
     }
 
     fn take_slot<R: Runtime>(&self, thread: &mut Thread, owner: u32, runtime: &mut R) -> bool {
@@ -151,7 +171,8 @@ impl Detector {
             last = ClockRef::from_raw(row.last.swap(0, Ordering::Relaxed));
             closed = Epoch(row.closed.load(Ordering::Relaxed));
             row.open.store(closed.next().0, Ordering::Relaxed);
-            row.owner.store(owner, Ordering::Relaxed);
+            row.owner_before.store(row.owner.swap(owner, Ordering::Relaxed), Ordering::Relaxed);
+            row.first_before.store(row.first.swap(closed.next().0, Ordering::Relaxed), Ordering::Relaxed);
             row.state.store(IN_USE, Ordering::Relaxed);
             // Release: pairs with the acquire in `thread_adopt`.
             self.slots_used.fetch_max(index as u32 + 1, Ordering::Release);

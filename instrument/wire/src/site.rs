@@ -120,6 +120,8 @@ impl SiteFlags {
     pub const STACK: u8 = 32;
     /// A read or write that the benign-pattern catalogue names: never reported, counted.
     pub const BENIGN: u8 = 64;
+    /// The string instruction has a `rep` prefix: `rcx` counts; without it, it makes one step.
+    pub const REPEATED: u8 = 128;
 
     /// Whether all bits of `flag` are set.
     pub const fn has(self, flag: u8) -> bool {
