@@ -10,6 +10,7 @@
 
 mod advice;
 mod fingerprint;
+pub mod locks;
 mod race;
 mod session;
 mod sides;

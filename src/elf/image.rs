@@ -130,8 +130,6 @@ pub struct Image<'a> {
     pub is_pie: bool,
     /// Entry point.
     pub entry: u64,
-    /// GCC split rarely used parts off some functions (`name.cold`).
-    pub has_cold_parts: bool,
 }
 
 impl<'a> Image<'a> {
@@ -213,7 +211,6 @@ impl<'a> Image<'a> {
             has_symtab: false,
             is_pie: e_type == elf::ET_DYN,
             entry: header.e_entry(LittleEndian),
-            has_cold_parts: false,
             file,
         };
         image.read_symbols();
@@ -249,7 +246,6 @@ impl<'a> Image<'a> {
         }
         symbols.sort_by_key(|symbol| (symbol.start, symbol.order));
         self.has_symtab = any;
-        self.has_cold_parts = symbols.iter().any(|symbol| symbol.is_function && symbol.name.contains(".cold"));
         self.symbols = symbols;
         self.files = files;
     }

@@ -44,8 +44,8 @@ struct Traversal<'a, 'b> {
     indirect: bool,
 }
 
-/// Decodes a function from its entry and `roots`, which lie inside it.
-pub(super) fn decode<'a>(image: &Image<'a>, bounds: &Bounds<'a>, roots: &[u64]) -> Body {
+/// Decodes a function, one of `functions`, from its entry and `roots`, which lie inside it.
+pub(super) fn decode<'a>(image: &Image<'a>, functions: &[Bounds<'a>], bounds: &Bounds<'a>, roots: &[u64]) -> Body {
     let Some(bytes) = image.range(bounds.start, bounds.end) else {
         return Body { problem: Some("no code in the file"), ..Body::default() };
     };
@@ -58,22 +58,22 @@ pub(super) fn decode<'a>(image: &Image<'a>, bounds: &Bounds<'a>, roots: &[u64]) 
         traversal.follow(root);
     }
     // Each round may reach code with further indirect jumps, or further definitions of a table's base.
+    let mut edges = Vec::new();
     for round in 0.. {
         traversal.body.instructions.sort_unstable_by_key(|instruction| instruction.ip());
         if !traversal.indirect || traversal.body.problem.is_some() {
             break;
         }
-        let tables =
-            jumptable::resolve(image, bounds, &traversal.body.instructions, roots, &traversal.body.table_targets);
+        let tables = jumptable::resolve(image, functions, bounds, &traversal.body.instructions, roots, &edges);
         let before = traversal.body.instructions.len();
-        let known = traversal.body.table_targets.len();
-        for &target in &tables.targets {
-            if target >= bounds.start && target < bounds.end {
+        for &(_, target) in &tables.edges {
+            if bounds.contains(target) {
                 traversal.follow(target);
             }
         }
-        traversal.body.table_targets = tables.targets;
-        if traversal.body.instructions.len() == before && traversal.body.table_targets.len() == known {
+        let settled = traversal.body.instructions.len() == before && tables.edges == edges;
+        edges = tables.edges;
+        if settled {
             if tables.unresolved {
                 traversal.body.problem = Some("unresolved jump table");
             }
@@ -85,6 +85,9 @@ pub(super) fn decode<'a>(image: &Image<'a>, bounds: &Bounds<'a>, roots: &[u64]) 
         }
     }
     let mut body = traversal.body;
+    body.table_targets = edges.into_iter().map(|(_, target)| target).collect();
+    body.table_targets.sort_unstable();
+    body.table_targets.dedup();
     body.branches_out.sort_unstable();
     body.branches_out.dedup();
     body.collect_code_addresses(image);

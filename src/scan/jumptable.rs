@@ -3,7 +3,7 @@
 //! Only a target that is *computed* can hide: one loaded as a whole pointer is in a relocation, in the data of a non-PIE
 //! program or in a `lea`, all of which the caller collects. So `jmp [memory]` and `jmp register` after a plain 64-bit load, a
 //! call or the function's entry are fine (tail calls, computed gotos). A register that was added to must lead back to
-//! `lea base, [rip+table]` on every path, and the table is read until an entry is no instruction boundary of the
+//! `lea base, [rip+table]`, and the table is read until an entry is no instruction boundary of the
 //! function. The bounds check before a table is not consulted: half of the tables have none.
 
 use super::decode::LinearBoundaries;
@@ -16,9 +16,10 @@ use iced_x86::{
 use std::collections::{BTreeSet, HashMap};
 
 /// What the indirect jumps of a function can reach.
+#[derive(Default)]
 pub(super) struct Tables {
-    /// Targets read from tables, ascending, without duplicates.
-    pub targets: Vec<u64>,
+    /// (jump, target) as read from tables, ascending, without duplicates.
+    pub edges: Vec<(u64, u64)>,
     /// A jump computes its target in a way that is not understood.
     pub unresolved: bool,
 }
@@ -28,18 +29,18 @@ const MAX_ENTRIES: usize = 1 << 16;
 /// Steps of copies, spills and merges that are followed back.
 const MAX_DEPTH: u32 = 12;
 
-/// Resolves the indirect jumps among `instructions`, which are ascending.
+/// Resolves the indirect jumps among `instructions`, which are ascending; `known` are edges found before.
 pub(super) fn resolve(
     image: &Image<'_>,
+    functions: &[Bounds<'_>],
     bounds: &Bounds<'_>,
     instructions: &[Instruction],
     roots: &[u64],
-    known_targets: &[u64],
+    known: &[(u64, u64)],
 ) -> Tables {
-    let mut search = Search::new(image, instructions, roots, known_targets);
-    let mut relative = BTreeSet::new();
-    let mut absolute = BTreeSet::new();
+    let mut search = Search::new(image, instructions, roots, known);
     let mut unresolved = false;
+    let mut jumps = Vec::new();
     for (index, instruction) in instructions.iter().enumerate() {
         if instruction.flow_control() != FlowControl::IndirectBranch {
             continue;
@@ -50,65 +51,67 @@ pub(super) fn resolve(
             OpKind::Memory => search.jump_memory(index, &mut found),
             _ => found.unresolved = true,
         }
-        relative.extend(found.relative);
-        absolute.extend(found.absolute);
         unresolved |= found.unresolved;
-    }
-    let mut targets = BTreeSet::new();
-    let boundaries = (!relative.is_empty() || !absolute.is_empty()).then(|| LinearBoundaries::of(image, bounds));
-    if let Some(boundaries) = boundaries {
-        let inside =
-            |target: u64| boundaries.contains(target) || instructions.binary_search_by_key(&target, |i| i.ip()).is_ok();
-        let cold = ColdPart::of(image, bounds);
-        for &table in &relative {
-            let limit = relative.range(table + 1..).next().map_or(u64::MAX, |&next| next);
-            let bytes = image.bytes_at(table);
-            let mut any = false;
-            for (at, entry) in bytes.chunks_exact(4).take(MAX_ENTRIES).enumerate() {
-                let entry = i32::from_le_bytes(entry.try_into().expect("four bytes"));
-                let target = table.wrapping_add_signed(i64::from(entry));
-                if table + 4 * at as u64 >= limit || !(inside(target) || cold.contains(target)) {
-                    break;
-                }
-                any = true;
-                targets.insert(target);
-            }
-            unresolved |= !any;
-        }
-        for &table in &absolute {
-            for entry in image.bytes_at(table).chunks_exact(8).take(MAX_ENTRIES) {
-                let target = u64::from_le_bytes(entry.try_into().expect("eight bytes"));
-                if !(inside(target) || cold.contains(target)) {
-                    break;
-                }
-                targets.insert(target);
-            }
+        if !found.relative.is_empty() || !found.absolute.is_empty() {
+            jumps.push((instruction.ip(), found));
         }
     }
-    Tables { targets: targets.into_iter().collect(), unresolved }
+    let mut edges = BTreeSet::new();
+    if !jumps.is_empty() {
+        let boundaries = LinearBoundaries::of(image, bounds);
+        let cold = ColdPart::of(image, functions, bounds, instructions);
+        let inside = |target: u64| {
+            boundaries.contains(target)
+                || cold.contains(target)
+                || instructions.binary_search_by_key(&target, |i| i.ip()).is_ok()
+        };
+        let starts: BTreeSet<u64> = jumps.iter().flat_map(|(_, found)| &found.relative).copied().collect();
+        for (jump, found) in &jumps {
+            for &table in &found.relative {
+                let limit = starts.range(table + 1..).next().map_or(u64::MAX, |&next| next);
+                let entries = image.bytes_at(table).chunks_exact(4).take(MAX_ENTRIES).enumerate();
+                let targets = entries
+                    .take_while(|&(at, _)| table + 4 * (at as u64) < limit)
+                    .map(|(_, entry)| i32::from_le_bytes(entry.try_into().expect("four bytes")))
+                    .map(|entry| table.wrapping_add_signed(i64::from(entry)))
+                    .take_while(|&target| inside(target));
+                let mut targets = targets.peekable();
+                unresolved |= targets.peek().is_none();
+                edges.extend(targets.map(|target| (*jump, target)));
+            }
+            for &table in &found.absolute {
+                let entries = image.bytes_at(table).chunks_exact(8).take(MAX_ENTRIES);
+                let targets = entries
+                    .map(|entry| u64::from_le_bytes(entry.try_into().expect("eight bytes")))
+                    .take_while(|&target| inside(target));
+                edges.extend(targets.map(|target| (*jump, target)));
+            }
+        }
+    }
+    Tables { edges: edges.into_iter().collect(), unresolved }
 }
 
-/// The part that GCC splits off a function (`name.cold`), which its tables may point into.
+/// The rarely used part that GCC splits off a function, which its tables may point into: where its own conditional branches
+/// leave for, since those otherwise stay inside.
 struct ColdPart {
-    ranges: Vec<(u64, u64)>,
+    parts: Vec<LinearBoundaries>,
 }
 
 impl ColdPart {
-    fn of(image: &Image<'_>, bounds: &Bounds<'_>) -> ColdPart {
-        let mut ranges = Vec::new();
-        for name in bounds.names.iter().filter(|_| image.has_cold_parts) {
-            let base = name.split(".cold").next().unwrap_or(name);
-            let parts = image.symbols.iter().filter(|s| {
-                s.is_function
-                    && s.name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(".cold"))
-            });
-            ranges.extend(parts.map(|s| (s.start, s.start.saturating_add(s.size))));
+    fn of(image: &Image<'_>, functions: &[Bounds<'_>], bounds: &Bounds<'_>, instructions: &[Instruction]) -> ColdPart {
+        let mut starts = BTreeSet::new();
+        for instruction in instructions.iter().filter(|i| i.flow_control() == FlowControl::ConditionalBranch) {
+            let target = instruction.near_branch_target();
+            if !bounds.contains(target) {
+                let at = functions.partition_point(|function| function.start <= target);
+                starts.extend(at.checked_sub(1).filter(|&at| functions[at].contains(target)));
+            }
         }
-        ColdPart { ranges }
+        ColdPart { parts: starts.into_iter().map(|at| LinearBoundaries::of(image, &functions[at])).collect() }
     }
 
     fn contains(&self, address: u64) -> bool {
-        self.ranges.iter().any(|&(start, end)| address >= start && address < end)
+        self.parts.iter().any(|part| part.contains(address))
     }
 }
 
@@ -121,6 +124,13 @@ struct Sources {
     unresolved: bool,
 }
 
+impl Sources {
+    fn add_relative(&mut self, bases: Vec<u64>) {
+        self.unresolved |= bases.is_empty();
+        self.relative.extend(bases);
+    }
+}
+
 struct Search<'a, 'b> {
     image: &'b Image<'a>,
     instructions: &'b [Instruction],
@@ -129,11 +139,15 @@ struct Search<'a, 'b> {
 }
 
 impl<'a, 'b> Search<'a, 'b> {
-    fn new(image: &'b Image<'a>, instructions: &'b [Instruction], roots: &[u64], targets: &[u64]) -> Search<'a, 'b> {
+    fn new(
+        image: &'b Image<'a>,
+        instructions: &'b [Instruction],
+        roots: &[u64],
+        edges: &[(u64, u64)],
+    ) -> Search<'a, 'b> {
         let index_of = |address: u64| instructions.binary_search_by_key(&address, |i| i.ip()).ok();
         let mut predecessors: HashMap<usize, Vec<usize>> = HashMap::new();
         let mut calls = Vec::new();
-        let mut jumps = Vec::new();
         for (index, instruction) in instructions.iter().enumerate() {
             match instruction.flow_control() {
                 FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
@@ -142,14 +156,16 @@ impl<'a, 'b> Search<'a, 'b> {
                     }
                 }
                 FlowControl::Call | FlowControl::IndirectCall => calls.push(index),
-                FlowControl::IndirectBranch => jumps.push(index),
                 _ => {}
             }
         }
-        // Any call may unwind to any landing pad; any indirect jump may use any table.
-        for (addresses, sources) in [(roots, &calls), (targets, &jumps)] {
-            for target in addresses.iter().filter_map(|&address| index_of(address)) {
-                predecessors.entry(target).or_default().extend(sources);
+        // Any call may unwind to any landing pad.
+        for target in roots.iter().filter_map(|&address| index_of(address)) {
+            predecessors.entry(target).or_default().extend(&calls);
+        }
+        for &(jump, target) in edges {
+            if let (Some(jump), Some(target)) = (index_of(jump), index_of(target)) {
+                predecessors.entry(target).or_default().push(jump);
             }
         }
         Search { image, instructions, predecessors, info: InstructionInfoFactory::new() }
@@ -168,18 +184,15 @@ impl<'a, 'b> Search<'a, 'b> {
         (falls && before.next_ip() == self.instructions[index].ip()).then_some(previous)
     }
 
-    /// Instructions that may have written the register last before `index`, and whether the function's entry (or a place
-    /// without known predecessors) is reached without one.
-    fn definitions(&mut self, register: Register, index: usize) -> (Vec<usize>, bool) {
+    /// Instructions that may have written the register last before `index`.
+    fn definitions(&mut self, register: Register, index: usize) -> Vec<usize> {
         let register = register.full_register();
         let mut found = Vec::new();
-        let mut from_entry = false;
         let mut seen = BTreeSet::new();
         let mut work = vec![index];
         while let Some(at) = work.pop() {
             let mut sources: Vec<usize> = self.falls_through_to(at).into_iter().collect();
             sources.extend(self.predecessors.get(&at).into_iter().flatten());
-            from_entry |= at == 0 || sources.is_empty();
             for source in sources {
                 if !seen.insert(source) {
                     continue;
@@ -187,7 +200,7 @@ impl<'a, 'b> Search<'a, 'b> {
                 if self.writes(source, register) { found.push(source) } else { work.push(source) }
             }
         }
-        (found, from_entry)
+        found
     }
 
     fn writes(&mut self, index: usize, register: Register) -> bool {
@@ -211,36 +224,30 @@ impl<'a, 'b> Search<'a, 'b> {
             found.unresolved = true;
             return;
         }
-        let (definitions, _) = self.definitions(register, index);
-        for at in definitions {
+        for at in self.definitions(register, index) {
             let instruction = self.instructions[at];
             match instruction.mnemonic() {
                 Mnemonic::Add if instruction.op0_kind() == OpKind::Register => {
                     let mut bases = match instruction.op1_kind() {
                         OpKind::Register => self.base(instruction.op1_register(), at, depth + 1),
                         OpKind::Memory => self.spilled_base(at, depth + 1),
-                        _ => None,
+                        _ => Vec::new(),
                     };
-                    if bases.is_none() {
+                    if bases.is_empty() {
                         bases = self.base(register, at, depth + 1);
                     }
-                    match bases {
-                        Some(bases) => found.relative.extend(bases),
-                        None => found.unresolved = true,
-                    }
+                    found.add_relative(bases);
                 }
                 Mnemonic::Lea if instruction.memory_index() != Register::None => {
                     let scaled = instruction.memory_index_scale() != 1 || instruction.memory_displacement64() != 0;
-                    let bases = if scaled || instruction.memory_base() == Register::None {
-                        None
-                    } else {
-                        self.base(instruction.memory_base(), at, depth + 1)
-                            .or_else(|| self.base(instruction.memory_index(), at, depth + 1))
-                    };
-                    match bases {
-                        Some(bases) => found.relative.extend(bases),
-                        None => found.unresolved = true,
+                    let mut bases = Vec::new();
+                    if !scaled && instruction.memory_base() != Register::None {
+                        bases = self.base(instruction.memory_base(), at, depth + 1);
+                        if bases.is_empty() {
+                            bases = self.base(instruction.memory_index(), at, depth + 1);
+                        }
                     }
+                    found.add_relative(bases);
                 }
                 // The address of code, which the caller collects.
                 Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {}
@@ -286,53 +293,50 @@ impl<'a, 'b> Search<'a, 'b> {
         match instruction.memory_base() {
             Register::None => found.absolute.push(displacement),
             base => {
-                for table in self.base(base, at, 0).into_iter().flatten() {
+                for table in self.base(base, at, 0) {
                     found.absolute.push(table.wrapping_add(displacement));
                 }
             }
         }
     }
 
-    /// Constant addresses of data that the register may hold; `None` if it may hold anything else.
-    fn base(&mut self, register: Register, index: usize, depth: u32) -> Option<Vec<u64>> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        let (definitions, from_entry) = self.definitions(register, index);
-        if definitions.is_empty() || from_entry {
-            return None;
-        }
+    /// Constant addresses of data that the register may hold; empty where none is understood.
+    ///
+    /// Paths on which it holds something else are left out: a table's base only ever comes from a `lea` or an immediate, perhaps
+    /// through copies and spills, and a path without one belongs to an entry read beyond some table's end.
+    fn base(&mut self, register: Register, index: usize, depth: u32) -> Vec<u64> {
         let mut bases = Vec::new();
-        for at in definitions {
+        if depth > MAX_DEPTH {
+            return bases;
+        }
+        for at in self.definitions(register, index) {
             let instruction = self.instructions[at];
             match instruction.mnemonic() {
                 Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {
                     bases.push(instruction.ip_rel_memory_address());
                 }
                 Mnemonic::Mov => match instruction.op1_kind() {
-                    OpKind::Register => bases.extend(self.base(instruction.op1_register(), at, depth + 1)?),
-                    OpKind::Memory => bases.extend(self.spilled_base(at, depth + 1)?),
+                    OpKind::Register => bases.extend(self.base(instruction.op1_register(), at, depth + 1)),
+                    OpKind::Memory => bases.extend(self.spilled_base(at, depth + 1)),
                     OpKind::Immediate32 => bases.push(u64::from(instruction.immediate32())),
                     OpKind::Immediate32to64 => bases.push(instruction.immediate32to64() as u64),
                     OpKind::Immediate64 => bases.push(instruction.immediate64()),
-                    _ => return None,
+                    _ => {}
                 },
-                _ => return None,
+                _ => {}
             }
         }
-        Some(bases)
+        bases.retain(|&base| self.image.is_read_only(base));
+        bases
     }
 
-    fn spilled_base(&mut self, at: usize, depth: u32) -> Option<Vec<u64>> {
+    fn spilled_base(&mut self, at: usize, depth: u32) -> Vec<u64> {
         let load = self.instructions[at];
         if !is_frame_slot(&load) {
-            return None;
+            return Vec::new();
         }
-        let mut bases = Vec::new();
-        for (store, register) in self.stores_to_slot(&load) {
-            bases.extend(self.base(register, store, depth)?);
-        }
-        (!bases.is_empty()).then_some(bases)
+        let stores = self.stores_to_slot(&load);
+        stores.into_iter().flat_map(|(store, register)| self.base(register, store, depth)).collect()
     }
 
     /// All `mov [slot], register` to the frame slot that `load` reads.

@@ -46,7 +46,7 @@ pub(super) fn decode_all(
         list.dedup();
     }
     let mut bodies =
-        parallel::map(bounds, || (), |_, at, function| decode::decode(image, function, &roots[at]), progress);
+        parallel::map(bounds, || (), |_, at, function| decode::decode(image, bounds, function, &roots[at]), progress);
     for _ in 0..MAX_ROUNDS {
         let mut gained: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         let mut add = |source: usize, address: u64, exact: bool| {
@@ -80,7 +80,7 @@ pub(super) fn decode_all(
             roots[at].extend(addresses);
             roots[at].sort_unstable();
             roots[at].dedup();
-            bodies[at] = decode::decode(image, &bounds[at], &roots[at]);
+            bodies[at] = decode::decode(image, bounds, &bounds[at], &roots[at]);
         }
     }
     for &address in &pointers.guessed {

@@ -1,0 +1,100 @@
+//! Runs programs that others wrote under conprof: ripgrep and fd over a large source tree, and the test binaries of
+//! concurrent crates. Output and exit status are as natively, and nothing is found.
+//!
+//! Everything is built from crates.io with line tables, once, into the target folder.
+
+mod build;
+mod run;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Far above what any of them takes, also on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Searches and listings of a tree of sources; `TREE` is its path.
+const TOOLS: &[(&str, &str, &[&str])] = &[
+    ("ripgrep::literal", "rg", &["-n", "--no-heading", "-j4", "unsafe impl", "TREE"]),
+    ("ripgrep::regex", "rg", &["-c", "-j3", r"\b\w+Error\b", "TREE"]),
+    ("ripgrep::unicode_case", "rg", &["-i", "-l", "straße|mutex", "TREE"]),
+    ("ripgrep::multiline", "rg", &["-U", "-c", r"fn \w+\(\)\s*\{\n\s*loop", "TREE"]),
+    ("ripgrep::nothing", "rg", &["zqxj-nothing-has-this-zqxj", "TREE"]),
+    ("fd::all", "fd", &["-H", ".", "TREE"]),
+    ("fd::pattern", "fd", &["-e", "rs", "-j", "3", "^mod", "TREE"]),
+    ("fd::exec", "fd", &["--glob", "Cargo.toml.orig", "TREE", "-x", "basename"]),
+];
+
+/// Test binaries: crate, the test target (`lib` for the unit tests), and arguments.
+const TESTS: &[(&str, &str, &[&str])] = &[
+    ("crossbeam-channel", "array", &[]),
+    ("crossbeam-channel", "list", &[]),
+    ("crossbeam-channel", "zero", &[]),
+    ("crossbeam-channel", "mpsc", &[]),
+    ("crossbeam-channel", "select", &[]),
+    ("crossbeam-channel", "golang", &[]),
+    ("crossbeam-channel", "tick", &[]),
+    ("parking_lot", "lib", &[]),
+    ("parking_lot", "issue_203", &[]),
+    ("parking_lot", "issue_392", &[]),
+    ("dashmap", "lib", &[]),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for &(name, tool, tool_arguments) in TOOLS {
+        trials.push(Trial::test(name, move || check_tool(name, tool, tool_arguments)));
+    }
+    for &(package, target, test_arguments) in TESTS {
+        let name = format!("{package}::{target}");
+        trials.push(Trial::test(name.clone(), move || check_tests(&name, package, target, test_arguments)));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn check_tool(name: &str, tool: &str, arguments: &[&str]) -> Result<(), Failed> {
+    let program = build::tool(tool)?;
+    let tree = build::source_tree()?;
+    let arguments: Vec<PathBuf> =
+        arguments.iter().map(|&part| if part == "TREE" { tree.clone() } else { part.into() }).collect();
+    let native = run::native(&program, &arguments, LIMIT)?;
+    let outcome = run::under_conprof(name, &program, &arguments, LIMIT)?;
+    outcome.must_be_clean()?;
+    if sorted(&native.stdout) != sorted(&outcome.ended.stdout) {
+        return Err(
+            format!("stdout differs: {} bytes, then {}", native.stdout.len(), outcome.ended.stdout.len()).into()
+        );
+    }
+    same_status(&native, &outcome.ended)
+}
+
+fn check_tests(name: &str, package: &str, target: &str, arguments: &[&str]) -> Result<(), Failed> {
+    let program = build::test_binary(package, target)?;
+    let arguments: Vec<PathBuf> = arguments.iter().map(PathBuf::from).collect();
+    let native = run::native(&program, &arguments, LIMIT)?;
+    let outcome = run::under_conprof(name, &program, &arguments, LIMIT)?;
+    outcome.must_be_clean()?;
+    if native.status.success() && !outcome.ended.stdout.contains("test result: ok.") {
+        return Err(format!("the tests do not pass:\n{}", outcome.ended.stdout).into());
+    }
+    same_status(&native, &outcome.ended)
+}
+
+fn same_status(native: &run::Ended, under: &run::Ended) -> Result<(), Failed> {
+    if native.status == under.status {
+        return Ok(());
+    }
+    Err(format!("natively {}, under conprof {}\n{}", native.status, under.status, under.stderr).into())
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// The folder that everything is built in.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("programs")
+}
