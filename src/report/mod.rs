@@ -8,6 +8,7 @@ mod model;
 pub mod place;
 pub mod sarif;
 pub mod text;
+pub mod store;
 pub mod tsan;
 
 pub use model::*;
