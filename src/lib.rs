@@ -15,6 +15,7 @@ pub mod baseline;
 pub mod cli;
 #[path = "detect/mod.rs"]
 pub mod detect;
+pub mod cargo;
 pub mod config;
 pub mod elf;
 pub mod gate;
