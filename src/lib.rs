@@ -17,6 +17,7 @@ pub mod cli;
 pub mod detect;
 pub mod cargo;
 pub mod config;
+pub mod doctor;
 pub mod elf;
 pub mod gate;
 pub mod launch;

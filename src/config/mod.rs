@@ -166,10 +166,14 @@ impl Config {
                     .ok_or_else(|| format!("{origin}: `{}` is true or false, not `{value}`", option.get_id()))?;
                 *value = flag.to_string();
             }
-        } else if !values.is_empty() && !matches!(option.get_action(), ArgAction::Count) {
+        } else if !matches!(option.get_action(), ArgAction::Count) {
             check(option, &values).map_err(|why| format!("{origin}: {why}"))?;
         }
         let id = option.get_id().to_string();
+        if values.is_empty() {
+            self.warnings.push(format!("{origin}: `{id}` is an empty list and has no effect"));
+            return Ok(());
+        }
         self.settings.retain(|setting| setting.id != id);
         self.settings.push(Setting { id, values, origin });
         Ok(())
@@ -179,7 +183,7 @@ impl Config {
     pub fn install(&self, mut run: Command) -> Command {
         for setting in &self.settings {
             let values: Vec<OsStr> = setting.values.iter().map(|value| OsStr::from(value.clone())).collect();
-            run = run.mut_arg(&setting.id, |arg| arg.default_values(values).hide_default_value(true));
+            run = run.mut_arg(&setting.id, |arg| arg.default_values(values));
         }
         run
     }

@@ -2,5 +2,6 @@
 
 mod accepted;
 mod ci;
+mod config;
 mod sample;
 mod tsan;
