@@ -24,6 +24,7 @@ pub mod launch;
 pub mod merge;
 pub mod os;
 pub mod plan;
+pub mod profile;
 pub mod report;
 pub mod scan;
 pub mod suppress;

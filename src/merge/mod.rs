@@ -145,6 +145,23 @@ fn merge_lock(into: &mut Vec<LockSummary>, from: LockSummary) {
             known.max_wait_ns = known.max_wait_ns.max(from.max_wait_ns);
             known.hold_ns += from.hold_ns;
             known.hold_samples += from.hold_samples;
+            known.shared_acquisitions += from.shared_acquisitions;
+            known.overtakes += from.overtakes;
+            known.max_hold_ns = known.max_hold_ns.max(from.max_hold_ns);
+            known.waiters_peak = known.waiters_peak.max(from.waiters_peak);
+            known.readers_peak = known.readers_peak.max(from.readers_peak);
+            // Percentiles of several runs can't be had from each run's: the worst stands for all.
+            known.p50_wait_ns = known.p50_wait_ns.max(from.p50_wait_ns);
+            known.p99_wait_ns = known.p99_wait_ns.max(from.p99_wait_ns);
+            known.p99_hold_ns = known.p99_hold_ns.max(from.p99_hold_ns);
+            let variance = (known.wait_deviation_ns as f64).powi(2) + (from.wait_deviation_ns as f64).powi(2);
+            known.wait_deviation_ns = variance.sqrt() as u64;
+            let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+            known.contended_share = share(known.contended, known.acquisitions);
+            known.hand_off_fairness = match known.contended {
+                0 => 1.0,
+                waits => share(waits, waits + known.overtakes),
+            };
         }
     }
 }

@@ -23,6 +23,9 @@ pub struct Report {
     pub locks: Vec<LockSummary>,
     /// Threads seen, by serial.
     pub threads: Vec<Thread>,
+    /// How each thread spent its life, by lock waiting, descending; empty where contention was not profiled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thread_times: Vec<ThreadTimes>,
     /// Suppressions given and how often each matched.
     #[serde(default)]
     pub suppressions: Vec<SuppressionUse>,
@@ -416,25 +419,78 @@ pub enum Location {
     },
 }
 
-/// A lock's figures.
+/// A lock's figures. Times are in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LockSummary {
     /// Name a person recognises.
     pub name: String,
     /// Catalogue kind.
     pub kind: String,
+    /// Run-time address, hexadecimal.
+    pub address: String,
     /// Acquisitions.
     pub acquisitions: u64,
-    /// Of these, contended.
+    /// Of these, shared.
+    pub shared_acquisitions: u64,
+    /// Acquisitions that waited.
     pub contended: u64,
+    /// The same as a share of all, 0 to 1.
+    pub contended_share: f64,
     /// Total wait.
     pub wait_ns: u64,
     /// Longest wait.
     pub max_wait_ns: u64,
+    /// Median wait of those that waited.
+    pub p50_wait_ns: u64,
+    /// 99th percentile of the same.
+    pub p99_wait_ns: u64,
+    /// Standard deviation of the total, taking waits as independent: what another run may differ by.
+    pub wait_deviation_ns: u64,
     /// Total hold over the sampled acquisitions.
     pub hold_ns: u64,
+    /// Longest of these holds.
+    pub max_hold_ns: u64,
+    /// 99th percentile of these holds.
+    pub p99_hold_ns: u64,
     /// Acquisitions whose hold was measured.
     pub hold_samples: u64,
+    /// Most waiters at once.
+    pub waiters_peak: u32,
+    /// Most shared holders at once.
+    pub readers_peak: u32,
+    /// Acquisitions by a thread that had not waited while others did.
+    pub overtakes: u64,
+    /// Of the acquisitions made while somebody waited, the share that went to a waiter, 0 to 1.
+    pub hand_off_fairness: f64,
+}
+
+/// How a thread spent its life. Times are in nanoseconds; those that only perf tells are 0 without it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThreadTimes {
+    /// Serial of the thread.
+    pub thread: u32,
+    /// From its first sign of life to its last; the run's duration where perf did not tell.
+    pub life_ns: u64,
+    /// Waiting for locks.
+    pub lock_wait_ns: u64,
+    /// Lock waiting as a share of its life, 0 to 1.
+    pub waiting_share: f64,
+    /// Waiting for lack of work.
+    pub idle_ns: u64,
+    /// On the CPU, by samples.
+    pub cpu_ns: u64,
+    /// Ready to run, but preempted.
+    pub preempted_ns: u64,
+    /// Times it left the CPU by its own will.
+    pub voluntary_switches: u64,
+    /// Times it was preempted.
+    pub preemptions: u64,
+    /// Changes of CPU.
+    pub migrations: u64,
+    /// Page faults.
+    pub page_faults: u64,
 }
 
 /// A suppression and its use.
