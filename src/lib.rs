@@ -23,6 +23,7 @@ pub mod gate;
 pub mod launch;
 pub mod merge;
 pub mod os;
+pub mod perf;
 pub mod plan;
 pub mod profile;
 pub mod report;
