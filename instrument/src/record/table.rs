@@ -3,8 +3,9 @@
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
 use conprof_wire::recording::{
-    AccessRow, EventRow, FindingRow, Header, LockSetRow, ModuleRow, NodeRow, TABLE_COUNT, Table, ThreadRow,
+    AccessRow, EventRow, FindingRow, Header, LockSetRow, ModuleRow, NodeRow, SiteRow, TABLE_COUNT, Table, ThreadRow,
 };
+use conprof_wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -37,6 +38,11 @@ const fn row_bytes(table: Table) -> usize {
         Table::Findings => size_of::<FindingRow>(),
         Table::Modules => size_of::<ModuleRow>(),
         Table::Events => size_of::<EventRow>(),
+        Table::Sites => size_of::<SiteRow>(),
+        Table::LockFigures => size_of::<LockFiguresRow>(),
+        Table::WaitTotals => size_of::<WaitTotalRow>(),
+        Table::BlameTotals => size_of::<BlameTotalRow>(),
+        Table::WaitEvents => size_of::<WaitEventRow>(),
     }
 }
 
