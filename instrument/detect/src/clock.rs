@@ -20,6 +20,9 @@ pub struct VectorClock {
     len: u32,
 }
 
+// SAFETY: the memory is the clock's own (`attach`), so it moves between threads with the clock.
+unsafe impl Send for VectorClock {}
+
 impl VectorClock {
     /// A clock without memory, which [`VectorClock::attach`] gives it.
     pub const fn detached() -> VectorClock {

@@ -354,6 +354,9 @@ impl Detector {
         // nothing away.
         let makes = what.atomic && !what.releases;
         self.each_part(address, size, |at, mask| {
+            if !makes && self.has_nothing_new(thread, at) {
+                return;
+            }
             let Some((index, object)) = self.lock_or_make_object_at(at, makes, runtime) else { return };
             if makes {
                 self.mark_atomic(at, object, mask, runtime);
@@ -363,6 +366,16 @@ impl Detector {
             }
             object.lock.unlock();
         });
+    }
+
+    /// Whether the last release into the object at an address is the thread's own, so that there is nothing to
+    /// acquire. No lock is needed: a release that the thread's operation saw the effect of changed the object before.
+    #[inline(always)]
+    fn has_nothing_new(&self, thread: &Thread, address: usize) -> bool {
+        let Some(index) = self.granule(address).object() else { return true };
+        let Some(object) = self.object(index) else { return true };
+        object.slot.load(Ordering::Acquire) == thread.slot().index() as u32
+            && object.granule.load(Ordering::Relaxed) == self.window(address) as u64 + 1
     }
 
     /// A load that may be atomic, told before it takes place: it acquires when the thread comes by next.
