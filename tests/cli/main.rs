@@ -1,0 +1,8 @@
+//! The command line from outside: exit statuses, signals, refusals, the result folder, transparency.
+
+mod out_dir;
+mod outcome;
+mod program;
+mod refusals;
+mod report_json;
+mod signals;
