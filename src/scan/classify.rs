@@ -1,93 +1,179 @@
 //! Turns a function's instructions into sites.
 
 use super::access::{Access, access_of};
+use super::catalogue::Locks;
+use super::constants::ReadOnlyBases;
+use super::dataflow::Dataflow;
 use super::frame::Frame;
+use super::meaning::Meanings;
 use super::model::{Function, Policy, Site, Tally};
-use super::parallel;
 use crate::elf::{Image, Svma};
 use crate::wire::site::{Class, Order, SiteFlags};
-use iced_x86::{InstructionInfoFactory, InstructionInfoOptions};
+use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic};
 
-/// Fills `sites` and `frame_escapes` of every function.
-pub(super) fn classify_all(image: &Image<'_>, functions: &mut [Function], progress: &(dyn Fn(u64) + Sync)) -> Tally {
-    let found = parallel::map(
+/// Fills `sites` and `frame_escapes` of every function, and finds those that are not understood.
+pub(super) fn classify_all(
+    image: &Image<'_>,
+    meanings: &Meanings<'_, '_>,
+    locks: &Locks,
+    functions: &mut [Function],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Tally {
+    let found = crate::parallel::map(
         functions,
+        64,
         InstructionInfoFactory::new,
-        |factory, _, function| classify(image, function, factory),
+        |factory, _, function| classify(image, meanings, locks, function, factory),
         progress,
     );
     let mut tally = Tally::default();
-    for (function, (sites, escapes, skipped)) in functions.iter_mut().zip(found) {
-        function.sites = sites;
-        function.frame_escapes = escapes;
-        tally.add(function, &skipped);
+    for (function, classified) in functions.iter_mut().zip(found) {
+        function.sites = classified.sites;
+        function.frame_escapes = classified.frame_escapes;
+        if classified.opaque && function.policy == Policy::Instrument && !is_backtrace_code(&function.symbol) {
+            function.policy = Policy::Opaque;
+        }
+        tally.add(function, &classified.skipped);
     }
     tally
 }
 
-type Skipped = Vec<(&'static str, u64)>;
+/// Crates that std's backtraces are made of: precompiled without debuginfo, without atomics, without shared data.
+fn is_backtrace_code(symbol: &str) -> bool {
+    const CRATES: &[&str] = &["14rustc_demangle", "11miniz_oxide", "6adler2", "5gimli", "9addr2line", "6object4read"];
+    (symbol.starts_with("_R") || symbol.starts_with("_ZN")) && CRATES.iter().any(|name| symbol.contains(name))
+}
+
+#[derive(Default)]
+struct Classified {
+    sites: Vec<Site>,
+    frame_escapes: bool,
+    /// The function's accesses can't be told apart, in a module where most can.
+    opaque: bool,
+    skipped: Vec<(&'static str, u64)>,
+}
+
+impl Classified {
+    fn skip(&mut self, reason: &'static str) {
+        match self.skipped.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.skipped.push((reason, 1)),
+        }
+    }
+}
 
 fn classify(
     image: &Image<'_>,
+    meanings: &Meanings<'_, '_>,
+    locks: &Locks,
     function: &Function,
     factory: &mut InstructionInfoFactory,
-) -> (Vec<Site>, bool, Skipped) {
+) -> Classified {
     let options = InstructionInfoOptions::NO_MEMORY_USAGE;
     let frame = Frame::of(&function.instructions, &mut |i| factory.info_options(i, options).clone());
-    let mut sites = Vec::new();
-    let mut skipped = Skipped::new();
-    for instruction in &function.instructions {
-        let info = factory.info_options(instruction, options | InstructionInfoOptions::NO_REGISTER_USAGE);
-        let pc = Svma(instruction.ip());
-        match access_of(image, &frame, instruction, info) {
-            Access::None => {}
-            Access::Skipped(reason) => match skipped.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, count)) => *count += 1,
-                None => skipped.push((reason, 1)),
-            },
-            Access::Syscall => sites.push(Site {
-                pc,
-                class: Class::Syscall,
-                order: Order::Unknown,
-                flags: SiteFlags(0),
-                size: 0,
-                lock: None,
-            }),
-            Access::Memory { class, size, stack, masked } => {
-                let mut flags = 0;
-                if stack {
-                    flags |= SiteFlags::STACK;
+    let mut result = Classified { frame_escapes: frame.escapes, ..Classified::default() };
+    let mut constants = ReadOnlyBases::new(image, &function.outside_targets);
+    let mut uncovered = 0usize;
+    for (index, instruction) in function.instructions.iter().enumerate() {
+        let info = factory.info_options(instruction, options);
+        let reads_constant = constants.addresses(instruction);
+        constants.step(instruction, info);
+        let pc = instruction.ip();
+        let (encoded, size, stack, masked) = match access_of(image, &frame, instruction, info) {
+            Access::None => continue,
+            Access::Skipped(reason) => {
+                result.skip(reason);
+                continue;
+            }
+            Access::Syscall => {
+                let (class, order, flags) = (Class::Syscall, Order::Unknown, SiteFlags(0));
+                result.sites.push(Site { pc: Svma(pc), class, order, flags, size: 0, lock: None });
+                continue;
+            }
+            Access::Memory { class: Class::Read, .. } if reads_constant => {
+                result.skip("read-only");
+                continue;
+            }
+            Access::Memory { class, size, stack, masked } => (class, size, stack, masked),
+        };
+        let is_string = matches!(encoded, Class::StringMove | Class::StringStore | Class::StringRead);
+        if is_string {
+            let (order, flags) = (Order::Unknown, SiteFlags(0));
+            result.sites.push(Site { pc: Svma(pc), class: encoded, order, flags, size, lock: None });
+            continue;
+        }
+        let (meaning, place) = meanings.of(pc, encoded, size, stack);
+        let mut flags = meaning.flags;
+        if stack {
+            flags |= SiteFlags::STACK;
+        } else if meaning.uncovered {
+            uncovered += 1;
+        }
+        let mut dataflow = Dataflow { instructions: &function.instructions, factory };
+        let mut lock = None;
+        match meaning.class {
+            Class::AtomicRmw => {
+                if dataflow.result_unused(index) {
+                    flags |= SiteFlags::RESULT_UNUSED;
                 }
-                if masked && class == Class::Read {
-                    flags |= SiteFlags::SPECULATIVE;
+                let counts = matches!(instruction.mnemonic(), Mnemonic::Inc | Mnemonic::Add | Mnemonic::Xadd);
+                if counts && meanings.counts_up(&place) {
+                    flags |= SiteFlags::ORDERS_NOTHING;
                 }
-                sites.push(Site { pc, class, order: Order::Unknown, flags: SiteFlags(flags), size, lock: None });
+                lock = locks.operation(meanings.debug, &place, instruction);
+            }
+            Class::Read if masked || dataflow.is_speculative_load(index) => flags |= SiteFlags::SPECULATIVE,
+            _ => {}
+        }
+        let (class, order) = (meaning.class, meaning.order);
+        result.sites.push(Site { pc: Svma(pc), class, order, flags: SiteFlags(flags), size, lock });
+    }
+    result.opaque = meanings.sufficient && uncovered > 0;
+    let unknown_stores = result.sites.iter().any(|site| site.class == Class::UnknownStore);
+    if unknown_stores
+        && (result.sites.iter().any(|site| site.class == Class::AtomicRmw)
+            || meanings.has_atomics(function.start.0, function.end.0))
+    {
+        for site in &mut result.sites {
+            if site.class == Class::UnknownStore && matches!(site.size, 1 | 2 | 4 | 8) {
+                site.flags.0 |= SiteFlags::RELEASE_ALWAYS;
             }
         }
     }
-    (sites, frame.escapes, skipped)
+    result
 }
 
 impl Tally {
     fn add(&mut self, function: &Function, skipped: &[(&'static str, u64)]) {
         self.instructions += function.instructions.len() as u64;
-        let mut count = |name: &str| *self.accesses_by_class.entry(name.to_owned()).or_default() += 1;
         for site in &function.sites {
-            count(class_name(site.class));
+            add(&mut self.accesses_by_class, class_name(site.class), 1);
         }
         for &(reason, number) in skipped {
-            *self.accesses_by_class.entry(reason.to_owned()).or_default() += number;
-            *self.skipped_by_reason.entry(format!("accesses: {reason}")).or_default() += number;
+            add(&mut self.accesses_by_class, reason, number);
+            add(&mut self.skipped_by_reason, &format!("accesses: {reason}"), number);
         }
-        if let Policy::Native(reason) = function.policy {
-            *self.skipped_by_reason.entry(format!("functions: {reason}")).or_default() += 1;
-            *self.skipped_by_reason.entry(format!("accesses: {reason}")).or_default() += function.sites.len() as u64;
+        match function.policy {
+            Policy::Native(reason) => {
+                add(&mut self.skipped_by_reason, &format!("functions: {reason}"), 1);
+                add(&mut self.skipped_by_reason, &format!("accesses: {reason}"), function.sites.len() as u64);
+            }
+            Policy::Opaque => add(&mut self.skipped_by_reason, "functions: no debuginfo", 1),
+            Policy::Hooked(_) => add(&mut self.skipped_by_reason, "functions: allocator entry", 1),
+            Policy::Instrument => {}
         }
         let atomic = |class| matches!(class, Class::AtomicLoad | Class::AtomicStore | Class::AtomicRmw);
         for site in function.sites.iter().filter(|site| atomic(site.class)) {
             self.atomics += 1;
             self.orders_known += u64::from(site.order != Order::Unknown);
         }
+    }
+}
+
+fn add(counts: &mut std::collections::BTreeMap<String, u64>, name: &str, number: u64) {
+    match counts.get_mut(name) {
+        Some(count) => *count += number,
+        None => _ = counts.insert(name.to_owned(), number),
     }
 }
 

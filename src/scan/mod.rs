@@ -13,20 +13,28 @@
 //! called plain.
 
 mod access;
+mod allocator;
+mod catalogue;
 mod classify;
+mod constants;
+mod dataflow;
 mod decode;
 mod frame;
 mod functions;
 mod jumptable;
+mod meaning;
 mod model;
-mod parallel;
+mod sufficiency;
 mod targets;
 
 pub use crate::elf::ImageError as ScanError;
+pub use catalogue::{LockRow, lock_rows};
 pub use classify::class_name;
 pub use model::*;
 
+use crate::dwarf::{self, DebugInfo, Orderings};
 use crate::elf::{CodePointers, Image, Svma, UnwindTables};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Scans a dynamically linked x86-64 program.
 ///
@@ -41,18 +49,21 @@ pub fn scan_module(data: &[u8], progress: &(dyn Fn(u64, u64) + Sync)) -> Result<
     let rseq = image.section("__rseq_cs").map_or((0, 0), |section| (section.start, section.end));
     let pointers = CodePointers::of(&image, rseq);
     let bounds = functions::find(&image, &unwind);
-    let total = 2 * bounds.len() as u64;
-    let bodies = targets::decode_all(&image, &bounds, &unwind, &pointers, &|done| progress(done, total));
+    let progress = Progress::new(3 * bounds.len() as u64, progress);
+    let step = bounds.len() as u64;
+    let bodies = targets::decode_all(&image, &bounds, &unwind, &pointers, &|done| progress.at(0, done));
+    let allocators = allocator::Allocators::of(&image);
     let mut functions = bodies
         .into_iter()
         .zip(&bounds)
         .map(|(body, bounds)| {
-            let native = bounds.native.or(body.problem);
+            let native = bounds.native.or(body.problem).map(Policy::Native);
+            let policy = native.or_else(|| allocators.policy(bounds)).unwrap_or(Policy::Instrument);
             Function {
                 start: Svma(bounds.start),
                 end: Svma(bounds.end),
                 symbol: bounds.names.first().copied().unwrap_or_default().to_owned(),
-                policy: native.map_or(Policy::Instrument, Policy::Native),
+                policy,
                 instructions: body.instructions,
                 outside_targets: body.outside_targets.into_iter().map(Svma).collect(),
                 sites: Vec::new(),
@@ -60,18 +71,50 @@ pub fn scan_module(data: &[u8], progress: &(dyn Fn(u64, u64) + Sync)) -> Result<
             }
         })
         .collect::<Vec<_>>();
-    let decoded = bounds.len() as u64;
-    let tally = classify::classify_all(&image, &mut functions, &|done| progress(decoded + done, total));
+    let sections = dwarf::load_sections(&image);
+    let debug =
+        DebugInfo::parse(&image, &sections, &|done, all| progress.at(step, done.saturating_mul(step) / all.max(1)));
+    let debuginfo = sufficiency::debuginfo(&image, &debug);
+    let meanings = meaning::Meanings {
+        debug: &debug,
+        orderings: Orderings::default(),
+        benign: catalogue::Benign::of(&debug),
+        sufficient: debuginfo >= Debuginfo::LineTables,
+        commit: sufficiency::comment_commit(&image),
+    };
+    let locks = catalogue::Locks::default();
+    let tally = classify::classify_all(&image, &meanings, &locks, &mut functions, &|done| progress.at(2 * step, done));
     Ok(ModuleScan {
         build_id: image.build_id().map_or_else(|| hash_of(data), <[u8]>::to_vec),
         is_pie: image.is_pie,
-        debuginfo: if image.has_symtab { Debuginfo::SymbolsOnly } else { Debuginfo::Stripped },
+        debuginfo,
         text: image.text(),
         functions,
-        producers: Vec::new(),
-        degraded: Vec::new(),
+        producers: sufficiency::producers(&image, &debug),
+        degraded: sufficiency::degraded(&image, &debug, debuginfo),
         tally,
     })
+}
+
+/// Progress that only goes forward, though parts of it are reported by several threads.
+struct Progress<'p> {
+    total: u64,
+    reached: AtomicU64,
+    report: &'p (dyn Fn(u64, u64) + Sync),
+}
+
+impl<'p> Progress<'p> {
+    fn new(total: u64, report: &'p (dyn Fn(u64, u64) + Sync)) -> Progress<'p> {
+        Progress { total, reached: AtomicU64::new(0), report }
+    }
+
+    fn at(&self, before: u64, done: u64) {
+        let now = before.saturating_add(done);
+        // Relaxed: a progress figure.
+        if self.reached.fetch_max(now, Ordering::Relaxed) < now {
+            (self.report)(now, self.total);
+        }
+    }
 }
 
 /// Stands in for a build id: 20 bytes from three FNV-1a hashes over the file with different seeds.

@@ -5,7 +5,6 @@
 
 use super::decode::{self, Body, LinearBoundaries};
 use super::functions::Bounds;
-use super::parallel;
 use crate::elf::{CodePointers, Image, UnwindTables};
 use iced_x86::Instruction;
 use std::collections::BTreeMap;
@@ -45,8 +44,13 @@ pub(super) fn decode_all(
         list.sort_unstable();
         list.dedup();
     }
-    let mut bodies =
-        parallel::map(bounds, || (), |_, at, function| decode::decode(image, bounds, function, &roots[at]), progress);
+    let mut bodies = crate::parallel::map(
+        bounds,
+        64,
+        || (),
+        |_, at, function| decode::decode(image, bounds, function, &roots[at]),
+        progress,
+    );
     for _ in 0..MAX_ROUNDS {
         let mut gained: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         let mut add = |source: usize, address: u64, exact: bool| {

@@ -4,18 +4,17 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Items handed out at once.
-const BLOCK: usize = 64;
-
 /// Calls `work` on every element of `items`, in any order, and returns the results in the items' order.
 ///
-/// `state` makes a thread's own scratch space; `done` hears how many items are finished.
-pub(super) fn map<T: Sync, S, R: Send>(
+/// `block` items are handed out at once; `state` makes a thread's own scratch space; `done` hears how many items are finished.
+pub(crate) fn map<T: Sync, S, R: Send>(
     items: &[T],
+    block: usize,
     state: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, usize, &T) -> R + Sync,
     done: &(dyn Fn(u64) + Sync),
 ) -> Vec<R> {
+    let size = block.max(1);
     let next = AtomicUsize::new(0);
     let finished = AtomicUsize::new(0);
     let blocks = Mutex::new(Vec::new());
@@ -23,8 +22,8 @@ pub(super) fn map<T: Sync, S, R: Send>(
         let mut state = state();
         loop {
             // Relaxed: the counter only hands out indices; results are published by the lock.
-            let start = next.fetch_add(BLOCK, Ordering::Relaxed);
-            let Some(block) = items.get(start..items.len().min(start + BLOCK)).filter(|block| !block.is_empty()) else {
+            let start = next.fetch_add(size, Ordering::Relaxed);
+            let Some(block) = items.get(start..items.len().min(start + size)).filter(|block| !block.is_empty()) else {
                 return;
             };
             let results: Vec<R> =
@@ -34,7 +33,7 @@ pub(super) fn map<T: Sync, S, R: Send>(
             done((finished.fetch_add(block.len(), Ordering::Relaxed) + block.len()) as u64);
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(items.len().div_ceil(BLOCK)).min(16);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(items.len().div_ceil(size)).min(16);
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(run);
