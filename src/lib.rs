@@ -12,11 +12,11 @@
 
 pub mod analyze;
 pub mod baseline;
+pub mod cargo;
 pub mod cli;
+pub mod config;
 #[path = "detect/mod.rs"]
 pub mod detect;
-pub mod cargo;
-pub mod config;
 pub mod doctor;
 pub mod dwarf;
 pub mod elf;
@@ -24,8 +24,8 @@ pub mod gate;
 pub mod launch;
 pub mod merge;
 pub mod os;
-pub mod perf;
 mod parallel;
+pub mod perf;
 pub mod plan;
 pub mod profile;
 pub mod report;

@@ -7,8 +7,8 @@ pub mod junit;
 mod model;
 pub mod place;
 pub mod sarif;
-pub mod text;
 pub mod store;
+pub mod text;
 pub mod tsan;
 
 pub use model::*;
