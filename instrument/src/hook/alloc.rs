@@ -25,7 +25,22 @@ interpose! {
     pvalloc => allocate_pages;
 }
 
+/// A block of libc's: all that a free will mark is cleaned, which may be more than was asked for.
 fn allocated(block: Ptr, len: usize) -> Ptr {
+    if !block.is_null() {
+        let usable = usable(block);
+        thread::run(|state| {
+            check::allocated(state, block as usize, len);
+            if usable > len {
+                check::clean(state, block as usize + len, usable - len);
+            }
+        });
+    }
+    block
+}
+
+/// A block of a statically linked allocator, whose free marks what was asked for.
+fn allocated_exactly(block: Ptr, len: usize) -> Ptr {
     if !block.is_null() {
         thread::run(|state| check::allocated(state, block as usize, len));
     }
@@ -149,7 +164,7 @@ type Four = unsafe extern "C" fn(usize, usize, usize, usize) -> usize;
 
 unsafe extern "C" fn copied_malloc(len: usize, copy: One) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated(unsafe { copy(len) }, len)
+    allocated_exactly(unsafe { copy(len) }, len)
 }
 
 unsafe extern "C" fn copied_free(block: usize, copy: One) {
@@ -163,12 +178,12 @@ unsafe extern "C" fn copied_free(block: usize, copy: One) {
 /// `aligned_alloc(alignment, size)`.
 unsafe extern "C" fn copied_two(alignment: usize, len: usize, copy: Two) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated(unsafe { copy(alignment, len) }, len)
+    allocated_exactly(unsafe { copy(alignment, len) }, len)
 }
 
 unsafe extern "C" fn copied_calloc(count: usize, size: usize, copy: Two) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated(unsafe { copy(count, size) }, count.wrapping_mul(size))
+    allocated_exactly(unsafe { copy(count, size) }, count.wrapping_mul(size))
 }
 
 unsafe extern "C" fn copied_realloc(block: usize, len: usize, copy: Two) -> Ptr {
@@ -176,7 +191,7 @@ unsafe extern "C" fn copied_realloc(block: usize, len: usize, copy: Two) -> Ptr 
         freeing(block as Ptr, 0);
     }
     // SAFETY: `copy` is the function that this replaces.
-    allocated(unsafe { copy(block, len) }, len)
+    allocated_exactly(unsafe { copy(block, len) }, len)
 }
 
 unsafe extern "C" fn copied_posix(out: *mut Ptr, alignment: usize, len: usize, copy: Three) -> c_int {
@@ -184,7 +199,7 @@ unsafe extern "C" fn copied_posix(out: *mut Ptr, alignment: usize, len: usize, c
     let result = unsafe { copy(out as usize, alignment, len) } as usize as c_int;
     if result == 0 {
         // SAFETY: the call succeeded, so it wrote the block there.
-        allocated(unsafe { *out }, len);
+        allocated_exactly(unsafe { *out }, len);
     }
     result
 }
@@ -192,7 +207,7 @@ unsafe extern "C" fn copied_posix(out: *mut Ptr, alignment: usize, len: usize, c
 /// `mallocx(size, flags)`, `mi_malloc_aligned(size, alignment)`.
 unsafe extern "C" fn copied_mallocx(len: usize, flags: usize, copy: Two) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated(unsafe { copy(len, flags) }, len)
+    allocated_exactly(unsafe { copy(len, flags) }, len)
 }
 
 /// `rallocx(block, size, flags)`, `mi_realloc_aligned(block, size, alignment)`.
@@ -201,7 +216,7 @@ unsafe extern "C" fn copied_rallocx(block: usize, len: usize, flags: usize, copy
         freeing(block as Ptr, 0);
     }
     // SAFETY: `copy` is the function that this replaces.
-    allocated(unsafe { copy(block, len, flags) }, len)
+    allocated_exactly(unsafe { copy(block, len, flags) }, len)
 }
 
 /// `xallocx(block, size, extra, flags)` resizes in place; what it adds is fresh.

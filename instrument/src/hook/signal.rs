@@ -290,7 +290,10 @@ unsafe fn translate(context: *mut libc::ucontext_t) -> Option<Registers> {
 unsafe fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t, synchronous: bool) {
     let Some(place) = HANDLERS.get(signal as usize) else { return };
     let handler = place.load(Ordering::Acquire);
-    thread::run(|state| check::acquire(state, key::signals()));
+    if own_state().is_some() {
+        // A thread that has no state of its own yet gets one when it enters by itself.
+        thread::run(|state| check::acquire(state, key::signals()));
+    }
     // SAFETY: the kernel's pointers; the handler is the target's, called as the kernel would.
     unsafe {
         let before = translate(context);
