@@ -4,7 +4,7 @@
 //! `<fingerprint> <kind> <place>: <title>`. Only the fingerprint counts. A `report.json` serves as well.
 
 use crate::report::place::{place, primary_of, words};
-use crate::report::{Finding, Report};
+use crate::report::{Finding, Report, json};
 use std::collections::BTreeMap;
 
 const HEADER: &str = "# conprof baseline 1: known findings, which do not gate; only the first word of a line counts\n";
@@ -23,11 +23,10 @@ impl Baseline {
     /// Reads a baseline file or a `report.json`.
     ///
     /// # Errors
-    /// A line whose first word is no fingerprint, or JSON that is no report.
+    /// A line whose first word is no fingerprint, or JSON that is no report of this schema.
     pub fn parse(text: &str) -> Result<Baseline, String> {
         if text.trim_start().starts_with('{') {
-            let report: Report = serde_json::from_str(text).map_err(|error| format!("no report: {error}"))?;
-            return Ok(Baseline::of(&report));
+            return json::parse(text).map(|report| Baseline::of(&report));
         }
         let mut entries = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {

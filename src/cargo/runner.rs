@@ -25,12 +25,24 @@ pub struct Runner {
     pub results: Option<PathBuf>,
 }
 
+/// Looks at this process: its environment, and whether cargo, nextest or rustdoc started it.
+pub fn detect_here(command: &[OsString]) -> Runner {
+    let parent = std::os::unix::process::parent_id();
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+    // `cargo run` becomes the runner, so its parent is a shell, which does not have cargo's variables. A program
+    // that itself runs under cargo and calls conprof passes them on; that is no runner.
+    let inherited = std::fs::read(format!("/proc/{parent}/environ"))
+        .is_ok_and(|variables| variables.split(|byte| *byte == 0).any(|line| line.starts_with(b"CARGO_MANIFEST_DIR=")));
+    let direct = matches!(name.trim_end(), "cargo" | "cargo-nextest" | "rustdoc") || !inherited;
+    if direct { detect(command, &|name| std::env::var_os(name), parent) } else { Runner::default() }
+}
+
 /// Looks at the command and the environment. `parent` identifies the process that started this one.
 pub fn detect(command: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, parent: u32) -> Runner {
     let text = |name: &str| env(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
     let nextest = text("NEXTEST").is_some();
     let under_cargo = nextest || (env("CARGO").is_some() && env("CARGO_MANIFEST_DIR").is_some());
-    let lists = is_list(command) || text("NEXTEST_TEST_PHASE").as_deref() == Some("list");
+    let lists = (under_cargo && is_list(command)) || text("NEXTEST_TEST_PHASE").as_deref() == Some("list");
     let binary = text("NEXTEST_BINARY_ID");
     let test = text("NEXTEST_TEST_NAME");
     let tests = match (binary, test) {
@@ -92,9 +104,10 @@ mod unit {
 
     #[test]
     fn the_list_phase_is_known_by_argument_and_by_variable() {
-        assert!(with(&["/t/debug/deps/x-1", "--list", "--format", "terse"], &[]).lists);
+        assert!(with(&["/t/debug/deps/x-1", "--list", "--format", "terse"], &[("NEXTEST", "1")]).lists);
         assert!(with(&["/t/debug/deps/x-1", "--ignored"], &[("NEXTEST_TEST_PHASE", "list")]).lists);
-        assert!(!with(&["/t/debug/deps/x-1", "--", "--list"], &[]).lists);
+        assert!(!with(&["/t/debug/deps/x-1", "--", "--list"], &[("NEXTEST", "1")]).lists);
+        assert!(!with(&["./app", "--list"], &[]).lists, "a program of its own");
     }
 
     #[test]

@@ -1,17 +1,26 @@
 //! The command line: arguments, one file a subcommand, and exit statuses.
 
 mod analyze;
+mod baseline;
+mod cargo;
+mod config;
+mod doctor;
 pub mod exit;
+mod manuals;
+mod merge;
 mod options;
 mod outputs;
 mod report;
 mod run;
 pub mod scan;
+mod suppress;
 mod words;
 
 pub use options::{Format, RunOptions};
 
-use clap::{Parser, Subcommand};
+use crate::config::{Config, VARIABLE, tsan_keys};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -50,6 +59,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Call cargo so that everything it runs is checked: `cargo conprof run|test|bench|nextest ...`
+    Cargo(Box<cargo::CargoOptions>),
+    /// Merge the results of several runs into one, for test shards and repeated runs.
+    Merge(Box<merge::MergeOptions>),
+    /// Write the line that suppresses a finding.
+    Suppress(suppress::SuppressOptions),
+    /// Write today's findings as a baseline: `run --baseline FILE` then gates on new ones only.
+    Baseline(baseline::BaselineOptions),
+    /// Show which options are in force and where they come from.
+    Config(config::ConfigOptions),
+    /// Check this machine, and a program, and explain cures.
+    Doctor(doctor::DoctorOptions),
+    /// Write the completion script of a shell to stdout.
+    Completions(manuals::CompletionsOptions),
+    /// Write man pages.
+    Man(manuals::ManOptions),
     /// Derive the findings of a run again from the events it recorded (`run --record full`), and compare.
     Analyze {
         /// Folder of the run.
@@ -61,7 +86,21 @@ enum Command {
 ///
 /// Does not return where conprof dies by the signal that killed the program.
 pub fn main() -> i32 {
-    let arguments = match Arguments::try_parse() {
+    let plain = Arguments::command();
+    let run_options = plain.find_subcommand("run").cloned().unwrap_or_default();
+    let config = match load_config(&run_options) {
+        Ok(config) => config,
+        Err(why) => {
+            eprintln!("conprof: {why}");
+            return exit::USAGE;
+        }
+    };
+    let mut configured = plain.clone();
+    for name in CONFIGURED {
+        configured = configured.mut_subcommand(name, |subcommand| config.install(subcommand));
+    }
+    let parsed = configured.clone().try_get_matches_from(words(std::env::args_os()));
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             let status = if error.use_stderr() { exit::USAGE } else { 0 };
@@ -73,6 +112,17 @@ pub fn main() -> i32 {
     let result = match arguments.command {
         Command::Run(options) => run::run(&options),
         Command::Report(options) => report::run(&options),
+        Command::Cargo(options) => cargo::run(&options),
+        Command::Merge(options) => merge::run(&options),
+        Command::Suppress(options) => suppress::run(&options),
+        Command::Baseline(options) => baseline::run(&options),
+        Command::Config(options) => {
+            let run = configured.find_subcommand("run").cloned().unwrap_or_default();
+            config::run(&options, &config, run)
+        }
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Completions(options) => manuals::completions(&options, plain),
+        Command::Man(options) => manuals::man(&options, plain),
         Command::Scan { file, sites, json } => scan::run(&file, scan::Format { json, sites }).map(|_| 0),
         Command::Analyze { dir } => analyze::run(&dir),
     };
@@ -83,5 +133,56 @@ pub fn main() -> i32 {
             eprintln!("conprof: {error:#}");
             status
         }
+    }
+}
+
+/// Subcommands whose options have defaults from the configuration.
+const CONFIGURED: [&str; 3] = ["run", "cargo", "merge"];
+
+/// The command line; `cargo-conprof conprof ...`, as cargo calls it, is `conprof cargo ...`.
+fn words(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = arguments.collect();
+    let name = words.first().map(PathBuf::from).unwrap_or_default();
+    if name.file_name().is_some_and(|name| name == "cargo-conprof") {
+        if words.get(1).is_some_and(|word| word == "conprof") {
+            words.remove(1);
+        }
+        words.insert(1, "cargo".into());
+    }
+    words
+}
+
+/// Reads conprof.toml and the variable; says what in them is not understood.
+fn load_config(run: &clap::Command) -> Result<Config, String> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let variable = std::env::var(VARIABLE).ok();
+    let config = Config::load(&folder, variable.as_deref(), run)?;
+    for warning in &config.warnings {
+        eprintln!("conprof: warning: {warning}");
+    }
+    if config.help {
+        eprintln!("Keys of {VARIABLE}: the long options of `conprof run`, and\n\n{}", tsan_keys::table());
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn cargo_finds_its_subcommand() {
+        let line = |words_: &[&str]| words(words_.iter().map(OsString::from));
+        assert_eq!(
+            line(&["/bin/cargo-conprof", "conprof", "test", "-q"]),
+            ["/bin/cargo-conprof", "cargo", "test", "-q"]
+        );
+        assert_eq!(line(&["cargo-conprof", "test"]), ["cargo-conprof", "cargo", "test"]);
+        assert_eq!(line(&["conprof", "run"]), ["conprof", "run"]);
     }
 }

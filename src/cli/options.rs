@@ -24,6 +24,18 @@ pub enum Format {
     Html,
 }
 
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What is recorded beside findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Record {
@@ -84,13 +96,16 @@ pub struct RunOptions {
     /// Report patterns that are known to be intended, too
     #[arg(long)]
     pub report_benign: bool,
-    /// Also write DIR/report.<format>; `text` and `tsan` choose what stderr shows
+    /// Also write DIR/report.<format>; `text`, `tsan` and `github` choose what stderr shows
     #[arg(long, value_name = "FORMAT", value_enum, value_delimiter = ',', default_value = "text")]
     pub format: Vec<Format>,
     /// File of suppressions (may be given several times)
     #[arg(long, value_name = "FILE")]
     pub suppressions: Vec<PathBuf>,
-    /// Earlier report.json whose findings do not gate
+    /// A suppression, as a line of such a file (may be given several times)
+    #[arg(long, value_name = "LINE")]
+    pub suppress: Vec<String>,
+    /// Baseline or earlier report.json whose findings do not gate
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     /// Do not store lines of source in the report
@@ -99,6 +114,12 @@ pub struct RunOptions {
     /// Do not store the program's arguments in the report
     #[arg(long)]
     pub redact_args: bool,
+    /// Take PREFIX off the front of paths in the report
+    #[arg(long, value_name = "PREFIX")]
+    pub strip_path_prefix: Option<String>,
+    /// Colours on stderr
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub color: Color,
     /// Write conprof's own words to FILE instead of stderr
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -108,6 +129,9 @@ pub struct RunOptions {
     /// Say more: how long each step took, counters
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Folder of `cargo conprof`, which merges: the result goes below it and the exit status is the program's own
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub session: Option<PathBuf>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM [ARGS]")]
     pub command: Vec<OsString>,

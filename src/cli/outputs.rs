@@ -10,6 +10,7 @@ use crate::report::text::{self, Style};
 use crate::report::{Report, github, html, json, junit, sarif, tsan};
 use crate::suppress::Suppressions;
 use anyhow::Context as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What decides about findings after they are found.
@@ -23,7 +24,7 @@ pub(super) struct Acceptance {
 impl Acceptance {
     /// Reads the files that the options name.
     pub(super) fn read(
-        suppressions: &[PathBuf],
+        (suppressions, lines): (&[PathBuf], &[String]),
         baseline: Option<&Path>,
         fail_on: FailOn,
         words: &Words,
@@ -38,12 +39,15 @@ impl Acceptance {
                 words.say(&format!("conprof: {problem}\n"));
             }
         }
+        for problem in all.add_text(&lines.join("\n"), "--suppress") {
+            words.say(&format!("conprof: {problem}\n"));
+        }
         let baseline = match baseline {
             Some(path) => Some(Baseline::parse(&read(path)?).map_err(|why| {
                 Refusal::new(
                     exit::USAGE,
                     format!("`{}` is no baseline: {why}", path.display()),
-                    "give an earlier report.json",
+                    "give a file that `conprof baseline` wrote, or an earlier report.json",
                 )
             })?),
             None => None,
@@ -84,10 +88,11 @@ fn plain(report: &Report) -> String {
     text::degraded(report, style) + &text::findings(report, style) + &text::summary(report, "", style)
 }
 
-/// Writes report.json, report.html, and the files of the other formats that were asked for.
-pub(super) fn write(out: &OutDir, report: &Report, formats: &[Format]) -> anyhow::Result<()> {
+/// Writes report.json, report.html where the page is wanted, and the files of the other formats that were asked for.
+pub(super) fn write(out: &OutDir, report: &Report, formats: &[Format], page: bool) -> anyhow::Result<()> {
+    let page = page || formats.contains(&Format::Html);
     let others = formats.iter().filter(|format| !matches!(format, Format::Text | Format::Json | Format::Html));
-    for format in [Format::Json, Format::Html].iter().chain(others) {
+    for format in std::iter::once(&Format::Json).chain(page.then_some(&Format::Html)).chain(others) {
         let (name, text) = render(report, *format, &out.path().display().to_string());
         out.write(name, text.as_bytes()).with_context(|| format!("`{}` can't be written", out.file(name).display()))?;
     }
@@ -96,7 +101,37 @@ pub(super) fn write(out: &OutDir, report: &Report, formats: &[Format]) -> anyhow
 
 /// What stderr shows of the findings.
 pub(super) fn findings_text(report: &Report, formats: &[Format], style: Style) -> String {
-    if formats.contains(&Format::Tsan) { tsan::render(report) } else { text::findings(report, style) }
+    let mut shown = String::new();
+    if formats.contains(&Format::Tsan) {
+        shown += &(tsan::render(report) + &tsan::render_matched_suppressions(report));
+    }
+    if formats.contains(&Format::Github) {
+        shown += &github::render(report);
+    }
+    if shown.is_empty() || formats.contains(&Format::Text) {
+        shown += &text::findings(report, style);
+    }
+    shown
+}
+
+/// Appends to the summary of a step of GitHub Actions, where one is running.
+pub(super) fn add_step_summary(report: &Report) {
+    let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else { return };
+    let used = std::fs::metadata(&path).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX));
+    let text = github::render_summary(report, github::MAX_SUMMARY_BYTES.saturating_sub(used));
+    let append = || std::fs::File::options().create(true).append(true).open(&path)?.write_all(text.as_bytes());
+    if let Err(error) = append() {
+        eprintln!("conprof: {} can't be written: {error}", Path::new(&path).display());
+    }
+}
+
+/// Writes to stdout, for subcommands whose output is their purpose.
+pub(super) fn print(text: &str) -> anyhow::Result<i32> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader who has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        result => result.map(|()| 0).map_err(Into::into),
+    }
 }
 
 /// A whole report as text in a format.

@@ -14,7 +14,7 @@ use crate::report::text::Style;
 use crate::report::{Report, json};
 use crate::trace::{RECORDING, Recording, RunRecord};
 use clap::Args;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ pub fn run(options: &ReportOptions) -> anyhow::Result<i32> {
     if !options.suppressions.is_empty() || options.baseline.is_some() {
         let fail_on =
             RunRecord::read(&options.dir).ok().and_then(|run| FailOn::parse(&run.fail_on).ok()).unwrap_or_default();
-        Acceptance::read(&options.suppressions, options.baseline.as_deref(), fail_on, &words)?.apply(&mut report);
+        Acceptance::read((&options.suppressions, &[]), options.baseline.as_deref(), fail_on, &words)?
+            .apply(&mut report);
     }
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = outputs::whole(
@@ -53,11 +54,10 @@ pub fn run(options: &ReportOptions) -> anyhow::Result<i32> {
         &options.dir.display().to_string(),
         Style { color, everything: options.verbose },
     );
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader who has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
-        result => result.map(|()| 0).map_err(Into::into),
+    if options.format == Format::Github {
+        outputs::add_step_summary(&report);
     }
+    outputs::print(&text)
 }
 
 fn load(dir: &Path, words: &Words) -> anyhow::Result<Report> {

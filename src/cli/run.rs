@@ -1,14 +1,16 @@
 //! `conprof run`: plan, start, watch, report.
 
 use super::exit;
-use super::options::{Record, RunOptions};
+use super::options::{Format, Record, RunOptions};
 use super::outputs::{self, Acceptance};
 use super::words::Words;
 use crate::analyze::{Ending, Session};
+use crate::cargo::runner::Runner;
 use crate::gate::FailOn;
 use crate::launch::{self, Observer, OutDir, Outcome, Planned, Program, RecordingOptions, Refusal, SuperviseOptions};
 use crate::merge::{Relation, merge};
 use crate::os::{self, Ended};
+use crate::report::place;
 use crate::report::{DegradedCheck, Exit, Kind, Process, Report, SCHEMA, Verdict, text};
 use crate::trace::{RECORDING, RUN_RECORD, Recording, RunRecord};
 use crate::wire::recording::{CONFIG_HALT_ON_ERROR, CONFIG_RACES, CONFIG_RECORD_FULL, CONFIG_REPORT_BENIGN};
@@ -25,12 +27,20 @@ const IMPLEMENTED: [Kind; 2] = [Kind::DataRace, Kind::LockMisuse];
 /// Runs the subcommand and returns the exit status; does not return where the program died by a signal and nothing gates.
 pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
     let usage = |message: String| Refusal::new(exit::USAGE, message, "");
-    let words = Words::new(options.log.as_deref(), options.quiet, options.verbose > 0)?;
+    let runner = crate::cargo::runner::detect_here(&options.command);
+    if runner.lists {
+        return Err(launch::replace(&options.command).into());
+    }
+    let quiet = options.quiet || options.session.is_some();
+    let words = Words::new(options.log.as_deref(), quiet, options.verbose > 0)?.with_color(options.color);
     let fail_on = FailOn::parse(&options.fail_on).map_err(usage)?;
     let checks = Checks::parse(options.checks.as_deref())?;
-    let acceptance = Acceptance::read(&options.suppressions, options.baseline.as_deref(), fail_on, &words)?;
+    let acceptance =
+        Acceptance::read((&options.suppressions, &options.suppress), options.baseline.as_deref(), fail_on, &words)?;
     let program = launch::resolve(&options.command, options.allow_unchecked)?;
-    let out = OutDir::prepare(options.out.as_deref(), &program.path)?;
+    let session = options.session.as_ref().map(|folder| folder.join("runs"));
+    let results = session.as_deref().or(runner.results.as_deref());
+    let out = OutDir::prepare(options.out.as_deref(), results, &program.path)?;
     let planned = plan(&program, options, &words)?;
     let record = run_record(options, &program, planned.as_ref(), &checks)?;
     out.write(RUN_RECORD, &record.to_json()).with_context(|| cannot_write(out.path()))?;
@@ -54,6 +64,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
             out: &out,
             words: &words,
             acceptance: &acceptance,
+            runner: &runner,
             number,
         };
         let (outcome, report, said_early) = run.go()?;
@@ -68,7 +79,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
     let Some(outcome) = last else { return Ok(exit::INTERNAL) };
     let mut report = merge(reports, Relation::Repeats);
     acceptance.apply(&mut report);
-    outputs::write(&out, &report, &options.format)?;
+    outputs::write(&out, &report, &options.format, !runner.under_cargo)?;
+    if options.format.contains(&Format::Github) {
+        outputs::add_step_summary(&report);
+    }
     let findings = outputs::findings_text(&report, &options.format, words.style);
     let mut late = report.clone();
     late.coverage.degraded.retain(|check| !record.degraded.contains(check));
@@ -82,7 +96,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
 
 /// The exit status; dies by the program's signal where that is what a parent must see.
 fn status(options: &RunOptions, report: &Report, outcome: &Outcome, checks_named: bool) -> i32 {
-    if report.findings.iter().any(|finding| finding.gating) {
+    // What gates a session is decided when its results are merged.
+    if report.findings.iter().any(|finding| finding.gating) && options.session.is_none() {
         return options.exitcode;
     }
     let incomplete = report.counters.get("incomplete").is_some_and(|n| *n > 0);
@@ -96,6 +111,11 @@ fn status(options: &RunOptions, report: &Report, outcome: &Outcome, checks_named
         Ended::Code(code) => code,
         Ended::Signal(signal) => os::die_by(signal),
     }
+}
+
+/// The root of the repository that `folder` lies in.
+fn repository(folder: &Path) -> Option<&Path> {
+    folder.ancestors().find(|folder| folder.join(".git").exists())
 }
 
 fn cannot_write(path: &Path) -> String {
@@ -218,6 +238,7 @@ struct One<'a> {
     out: &'a OutDir,
     words: &'a Words,
     acceptance: &'a Acceptance,
+    runner: &'a Runner,
     number: u32,
 }
 
@@ -347,6 +368,11 @@ impl Watcher<'_> {
         if report.verdict == Verdict::Incomplete {
             report.counters.insert("incomplete".to_string(), 1);
         }
+        crate::cargo::tests::attribute(&mut report, &self.run.runner.tests);
+        if let Some(root) = repository(&self.run.record.directory) {
+            place::localise(&mut report, &self.run.record.directory, root);
+        }
+        place::strip_path_prefix(&mut report, self.run.options.strip_path_prefix.as_deref().unwrap_or_default());
         self.run.acceptance.apply(&mut report);
         report
     }
@@ -371,7 +397,9 @@ impl Watcher<'_> {
 
     fn write_now(&mut self) -> Report {
         let report = self.report(None, self.start.elapsed());
-        if let Err(error) = outputs::write(self.run.out, &report, &self.run.options.format) {
+        if let Err(error) =
+            outputs::write(self.run.out, &report, &self.run.options.format, !self.run.runner.under_cargo)
+        {
             self.run.words.say(&format!("conprof: {error:#}\n"));
         }
         report

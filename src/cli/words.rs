@@ -1,5 +1,6 @@
 //! conprof's own words: on stderr, in a file, or nowhere; never on stdout.
 
+use super::options::Color;
 use crate::report::text::Style;
 use std::cell::RefCell;
 use std::fs::File;
@@ -39,6 +40,16 @@ impl Words {
             && std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Ok(Words { sink, style: Style { color, everything: verbose }, verbose })
+    }
+
+    /// The same words with colours as asked for.
+    pub(super) fn with_color(mut self, color: Color) -> Words {
+        self.style.color = match color {
+            Color::Auto => self.style.color,
+            Color::Always => true,
+            Color::Never => false,
+        };
+        self
     }
 
     /// Says something that ends in a line break. A reader who is gone is no reason to stop.

@@ -179,9 +179,10 @@ impl Config {
         Ok(())
     }
 
-    /// Makes the settings the default values of the options of `run`.
+    /// Makes the settings the default values of the options of `run`, or of a subcommand that shares some of them.
     pub fn install(&self, mut run: Command) -> Command {
-        for setting in &self.settings {
+        let known: Vec<String> = run.get_arguments().map(|option| option.get_id().to_string()).collect();
+        for setting in self.settings.iter().filter(|setting| known.contains(&setting.id)) {
             let values: Vec<OsStr> = setting.values.iter().map(|value| OsStr::from(value.clone())).collect();
             run = run.mut_arg(&setting.id, |arg| arg.default_values(values));
         }
@@ -216,7 +217,7 @@ fn unknown(origin: &Origin, key: &str, run: &Command) -> String {
         .filter_map(Arg::get_long)
         .map(|long| (distance(long, &name), long))
         .min()
-        .filter(|(distance, _)| *distance <= 3)
+        .filter(|(distance, _)| *distance <= 3 && *distance * 2 <= name.len())
         .map_or(String::new(), |(_, long)| format!("; did you mean `{long}`?"));
     format!("{origin}: unknown key `{key}` is ignored{near}")
 }

@@ -21,7 +21,7 @@ mod supervise;
 pub use environment::{Prepared, has_shim, prepare};
 pub use out_dir::OutDir;
 pub use plan_cache::{AboutModule, Planned, Progress, obtain_plan};
-pub use program::{Program, resolve};
+pub use program::{Program, replace, resolve};
 pub use recording::{RecordingOptions, create_recording, trim_recording};
 pub use refusal::Refusal;
 pub use supervise::{Observer, Outcome, SuperviseOptions, supervise};

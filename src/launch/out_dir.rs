@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Everything conprof may write into the folder; only these are removed when a result is replaced.
-const OWN_FILES: [&str; 18] = [
+const OWN_FILES: [&str; 19] = [
+    "runs",
     RUN_RECORD,
     LOCK,
     RECORDING,
@@ -38,11 +39,11 @@ pub struct OutDir {
 }
 
 impl OutDir {
-    /// Prepares the folder: `requested`, or a new one below `conprof-out`.
-    pub fn prepare(requested: Option<&Path>, program: &Path) -> Result<OutDir, Refusal> {
+    /// Prepares the folder: `requested`, or a new one below `root`, which is `conprof-out` unless given.
+    pub fn prepare(requested: Option<&Path>, root: Option<&Path>, program: &Path) -> Result<OutDir, Refusal> {
         match requested {
             Some(path) => OutDir::at(path),
-            None => OutDir::fresh(program),
+            None => OutDir::fresh(root.unwrap_or(Path::new("conprof-out")), program),
         }
     }
 
@@ -87,8 +88,7 @@ impl OutDir {
         OutDir { path: path.to_path_buf(), _lock: lock }.marked()
     }
 
-    fn fresh(program: &Path) -> Result<OutDir, Refusal> {
-        let root = Path::new("conprof-out");
+    fn fresh(root: &Path, program: &Path) -> Result<OutDir, Refusal> {
         fs::create_dir_all(root).map_err(|error| cannot_write(root, &error))?;
         let ignore = root.join(".gitignore");
         if !ignore.exists() {
@@ -110,7 +110,11 @@ impl OutDir {
                 Err(error) => return Err(cannot_write(root, &error)),
             }
         }
-        Err(Refusal::new(exit::USAGE, "no free name below conprof-out", "remove old results, or give --out DIR"))
+        Err(Refusal::new(
+            exit::USAGE,
+            format!("no free name below {}", root.display()),
+            "remove old results, or give --out DIR",
+        ))
     }
 
     /// Writes a first run record, so that the folder is known as conprof's from the start, and proves that it can be written.
@@ -155,7 +159,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> Refusal {
     )
 }
 
-/// Points `conprof-out/latest` at the newest result; failure costs only the link.
+/// Points `latest` in `root` at the newest result; failure costs only the link.
 fn link_latest(root: &Path, folder: &str) {
     let temporary = root.join(format!(".latest-{}", std::process::id()));
     if std::os::unix::fs::symlink(folder, &temporary).is_ok() && fs::rename(&temporary, root.join("latest")).is_err() {
@@ -200,17 +204,17 @@ mod tests {
     fn a_folder_of_others_is_refused_and_an_earlier_result_is_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("thesis.txt"), "x").expect("a file");
-        let refusal = OutDir::prepare(Some(folder.path()), Path::new("app")).expect_err("must refuse");
+        let refusal = OutDir::prepare(Some(folder.path()), None, Path::new("app")).expect_err("must refuse");
         assert!(refusal.reason.contains("not empty"), "{refusal}");
         fs::remove_file(folder.path().join("thesis.txt")).expect("removed");
 
-        let first = OutDir::prepare(Some(folder.path()), Path::new("app")).expect("prepared");
+        let first = OutDir::prepare(Some(folder.path()), None, Path::new("app")).expect("prepared");
         first.write("report.json", b"old").expect("written");
-        let busy = OutDir::prepare(Some(folder.path()), Path::new("app")).expect_err("is in use");
+        let busy = OutDir::prepare(Some(folder.path()), None, Path::new("app")).expect_err("is in use");
         assert!(busy.reason.contains("another conprof"), "{busy}");
         drop(first);
         fs::write(folder.path().join("notes.txt"), "mine").expect("a file");
-        OutDir::prepare(Some(folder.path()), Path::new("app")).expect("replaced");
+        OutDir::prepare(Some(folder.path()), None, Path::new("app")).expect("replaced");
         assert!(!folder.path().join("report.json").exists());
         assert!(folder.path().join("notes.txt").exists());
     }

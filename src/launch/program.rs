@@ -47,6 +47,17 @@ pub fn resolve(command: &[OsString], allow_unchecked: bool) -> Result<Program, R
     }
 }
 
+/// Becomes the program, unchecked; returns only where that fails.
+pub fn replace(command: &[OsString]) -> Refusal {
+    use std::os::unix::process::CommandExt as _;
+    let Some((name, arguments)) = command.split_first() else {
+        return Refusal::new(exit::USAGE, "no program given", "conprof run -- PROGRAM");
+    };
+    let error = std::process::Command::new(name).args(arguments).exec();
+    let status = if error.kind() == io::ErrorKind::NotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE };
+    Refusal::new(status, format!("{} can't be executed: {error}", shown(Path::new(name))), "")
+}
+
 fn shown(path: &Path) -> String {
     format!("`{}`", path.display())
 }

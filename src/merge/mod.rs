@@ -4,6 +4,7 @@
 //! is left out; each stack keeps its own thread.
 
 use crate::gate::settle;
+use crate::report::place::rebase_to_root;
 use crate::report::{Coverage, Finding, LockSummary, Report, SCHEMA, SeenIn, SuppressionUse, Verdict};
 
 /// How the reports relate to each other.
@@ -16,7 +17,10 @@ pub enum Relation {
 }
 
 /// Merges reports. One report stays as it is; none gives an empty one.
-pub fn merge(reports: Vec<Report>, relation: Relation) -> Report {
+pub fn merge(mut reports: Vec<Report>, relation: Relation) -> Report {
+    if reports.iter().any(|report| report.source_folder != reports[0].source_folder) {
+        reports.iter_mut().for_each(rebase_to_root);
+    }
     let total = reports.len();
     if total == 1 {
         return reports.into_iter().next().unwrap_or_default();

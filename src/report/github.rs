@@ -2,8 +2,7 @@
 //!
 //! GitHub shows 10 errors and 10 warnings a step; what does not fit goes into the summary, which may hold 1 MiB.
 
-use super::place::{place, primary_of, stack_text, words};
-use super::sarif::in_repository;
+use super::place::{in_repository, place, primary_of, stack_text, words};
 use super::{Finding, Report, Verdict};
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! `report.json`: the model as it is.
 
-use super::Report;
+use super::{Report, SCHEMA};
 
 /// The file's text.
 pub fn render(report: &Report) -> String {
@@ -13,13 +13,18 @@ pub fn render(report: &Report) -> String {
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn parse(text: &str) -> Result<Report, String> {
-    let report: Report = serde_json::from_str(text).map_err(|error| format!("this is no report.json: {error}"))?;
-    if report.schema != super::SCHEMA {
-        return Err(format!(
-            "this report.json has schema {}, and this conprof reads schema {}",
-            report.schema,
-            super::SCHEMA
-        ));
+    let head: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("this is no report: {error}"))?;
+    // The schema first: a report of another one need not have the fields of this one.
+    match head.get("schema").and_then(serde_json::Value::as_u64) {
+        Some(schema) if schema == u64::from(SCHEMA) => {}
+        Some(schema) => {
+            let version = head.get("conprof_version").and_then(serde_json::Value::as_str).unwrap_or("another version");
+            return Err(format!(
+                "this report has schema {schema}, written by conprof {version}, and this conprof reads schema {SCHEMA}; \
+                 use that version"
+            ));
+        }
+        None => return Err("this is no report: it has no `schema`".to_owned()),
     }
-    Ok(report)
+    serde_json::from_value(head).map_err(|error| format!("this is no report: {error}"))
 }

@@ -1,5 +1,7 @@
 //! Where a finding is shown and in which words: the parts that several formats share.
 
+use std::path::Path;
+
 use super::{Finding, Frame, Kind, Location, Report, Stack, Thread};
 
 /// What formats say about a kind of finding.
@@ -241,6 +243,48 @@ pub fn visit_frames(report: &mut Report, visit: &mut impl FnMut(&mut Frame)) {
 /// Leaves the source excerpts out (`--no-source`).
 pub fn strip_sources(report: &mut Report) {
     visit_frames(report, &mut |frame| frame.source = None);
+}
+
+/// Makes paths that lie in the repository relative to `folder`, the current folder of the run, and keeps where in the
+/// repository that folder is. Formats for code hosts need paths from the root.
+pub fn localise(report: &mut Report, folder: &Path, root: &Path) {
+    let Ok(below) = folder.strip_prefix(root) else { return };
+    report.source_folder = below.display().to_string();
+    let up = "../".repeat(below.components().count());
+    let prefix = format!("{}/", root.display().to_string().trim_end_matches('/'));
+    visit_frames(report, &mut |frame| {
+        if let Some(rest) = frame.file.strip_prefix(&prefix) {
+            frame.file = format!("{up}{rest}");
+        }
+    });
+}
+
+/// Makes relative paths count from the repository's root.
+pub fn rebase_to_root(report: &mut Report) {
+    let folder = std::mem::take(&mut report.source_folder);
+    if folder.is_empty() {
+        return;
+    }
+    visit_frames(report, &mut |frame| {
+        if !frame.file.is_empty() && !frame.file.starts_with('/') {
+            frame.file = in_repository(&folder, &frame.file);
+        }
+    });
+}
+
+/// Joins a path to the folder it counts from and resolves `.` and `..`.
+pub fn in_repository(folder: &str, file: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(file.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// Takes `prefix` off the front of source and module paths (`strip_path_prefix`).

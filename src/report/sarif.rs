@@ -4,7 +4,9 @@
 //! are related locations, and each thread's way there is a thread flow of one code flow. Within GitHub's limits:
 //! 5,000 results, 100 locations a result, 1,000 steps a code flow.
 
-use super::place::{self, KINDS, kind_index, location_words, place, primary, primary_of, stack_heading, words};
+use super::place::{
+    self, KINDS, in_repository, kind_index, location_words, place, primary, primary_of, stack_heading, words,
+};
 use super::{Confidence, Exit, Finding, Frame, Report, Stack, Verdict};
 use serde_json::{Value, json};
 
@@ -247,21 +249,6 @@ fn artifact(report: &Report, file: &str) -> Value {
         return json!({ "uri": format!("file://{}", uri_path(file)) });
     }
     json!({ "uri": uri_path(&in_repository(&report.source_folder, file)), "uriBaseId": "SRCROOT" })
-}
-
-/// Joins a path to the folder it counts from and resolves `.` and `..`.
-pub fn in_repository(folder: &str, file: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in folder.split('/').chain(file.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 fn uri_path(path: &str) -> String {

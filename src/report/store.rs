@@ -1,7 +1,7 @@
 //! Reading reports back from a folder of results, also one that comes from another machine.
 
-use super::{Finding, Report, SCHEMA};
-use anyhow::{Context, Result, bail};
+use super::{Finding, Report, json};
+use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::path::Path;
 
@@ -17,27 +17,7 @@ pub fn load(path: &Path) -> Result<Report> {
     let text = fs::read_to_string(&file).with_context(|| {
         format!("{}: no report can be read; give a folder that `conprof run` wrote", file.display())
     })?;
-    parse(&text).with_context(|| file.display().to_string())
-}
-
-/// Reads the text of a `report.json`.
-///
-/// # Errors
-/// Text that is no report, or one of a schema that this version does not know.
-pub fn parse(text: &str) -> Result<Report> {
-    let head: serde_json::Value = serde_json::from_str(text).context("this is no report: it is no JSON")?;
-    let schema = head.get("schema").and_then(serde_json::Value::as_u64);
-    match schema {
-        Some(schema) if schema == u64::from(SCHEMA) => {}
-        Some(schema) => {
-            let version = head.get("conprof_version").and_then(|v| v.as_str()).unwrap_or("another version");
-            bail!(
-                "it has schema {schema}, written by conprof {version}; this conprof reads schema {SCHEMA}: use that version"
-            );
-        }
-        None => bail!("this is no report: it has no `schema`"),
-    }
-    serde_json::from_value(head).context("this is no report")
+    json::parse(&text).map_err(|why| anyhow!("{}: {why}", file.display()))
 }
 
 /// The finding whose fingerprint begins with `prefix`.

@@ -91,7 +91,7 @@ fn sarif_survives_odd_paths_and_lost_places() {
     let first = &log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
     assert_eq!(first, "src/with%20space/%C3%BC%23%3F.rs");
     valid_sarif(&sample::report(vec![]));
-    assert_eq!(sarif::in_repository("a/b", "../c/./d.rs"), "a/c/d.rs");
+    assert_eq!(place::in_repository("a/b", "../c/./d.rs"), "a/c/d.rs");
 }
 
 fn junit_events(report: &Report) -> (String, Vec<(String, String)>) {
