@@ -28,7 +28,7 @@ impl Runtime for Witness {
         self.conflicts.push((*conflict, granule, kind));
     }
     fn pause(&mut self, spins: u32) {
-        if spins % 100 == 0 {
+        if spins.is_multiple_of(100) {
             std::thread::yield_now();
         }
     }
@@ -275,7 +275,7 @@ fn a_granule_is_upgraded_under_a_racing_plain_write() {
     let wait = |what: &AtomicUsize, value: usize| {
         while what.load(Ordering::Acquire) != value {
             std::hint::spin_loop();
-            if value % 64 == 0 {
+            if value.is_multiple_of(64) {
                 std::thread::yield_now();
             }
         }
