@@ -12,6 +12,7 @@ mod advice;
 mod fingerprint;
 pub mod locks;
 mod race;
+pub mod replay;
 mod session;
 mod sides;
 

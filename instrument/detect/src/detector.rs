@@ -368,13 +368,14 @@ impl Detector {
         });
     }
 
-    /// Whether the last release into the object at an address is the thread's own, so that there is nothing to
-    /// acquire. No lock is needed: a release that the thread's operation saw the effect of changed the object before.
+    /// Whether the last release into the object at an address is the thread's own and covered all others, so that there is
+    /// nothing to acquire. No lock is needed: a release that the thread's operation saw the effect of changed the object before.
     #[inline(always)]
     fn has_nothing_new(&self, thread: &Thread, address: usize) -> bool {
         let Some(index) = self.granule(address).object() else { return true };
         let Some(object) = self.object(index) else { return true };
         object.slot.load(Ordering::Acquire) == thread.slot().index() as u32
+            && !object.is_merged()
             && object.granule.load(Ordering::Relaxed) == self.window(address) as u64 + 1
     }
 

@@ -110,12 +110,49 @@ pub struct Race {
     pub later: Side,
 }
 
-#[derive(Debug, Default)]
-struct Byte {
-    /// The latest time at which each side accessed.
-    sides: BTreeMap<Side, u64>,
-    atomic: bool,
+/// Accesses of one side at one time to bytes of a granule.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    side: Side,
+    time: u64,
+    mask: u8,
 }
+
+/// Eight bytes of memory, with every access to each of them that is the latest of its side.
+#[derive(Debug, Default)]
+struct Bytes {
+    entries: Vec<Entry>,
+    /// Bytes that were accessed atomically.
+    atomic: u8,
+}
+
+impl Bytes {
+    fn forget(&mut self, mask: u8) {
+        for entry in &mut self.entries {
+            entry.mask &= !mask;
+        }
+        self.entries.retain(|entry| entry.mask != 0);
+    }
+}
+
+/// The parts of granules that a range consists of, as (granule, bytes of it).
+fn parts(address: u64, size: u64) -> impl Iterator<Item = (u64, u8)> {
+    let end = address.saturating_add(size);
+    let mut at = address;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let granule = at & !7;
+        let stop = end.min(granule.saturating_add(8));
+        let mask = (((1u32 << (stop - at)) - 1) << (at - granule)) as u8;
+        at = stop;
+        Some((granule, mask))
+    })
+}
+
+/// Bytes of one access that are looked at; the lengths of a recording may be hostile.
+const MAX_ACCESS_BYTES: u64 = 1 << 26;
 
 /// The reference detector.
 #[derive(Debug, Default)]
@@ -123,7 +160,7 @@ pub struct Reference {
     /// What happened before, by thread; its own component is the present time, which starts at 1.
     clocks: HashMap<u32, Clock>,
     objects: HashMap<u64, Clock>,
-    bytes: BTreeMap<u64, Byte>,
+    bytes: BTreeMap<u64, Bytes>,
     races: BTreeMap<Race, u64>,
     racy_bytes: BTreeSet<u64>,
 }
@@ -168,65 +205,84 @@ impl Reference {
                 join(self.clock(thread), &clock);
             }
             Action::Adopt { thread } => {
-                let all: Vec<(u32, Clock)> =
-                    self.clocks.iter().map(|(&thread, clock)| (thread, clock.clone())).collect();
-                for (other, clock) in all {
+                let others: Vec<u32> = self.clocks.keys().copied().filter(|&other| other != thread).collect();
+                for other in others {
+                    let clock = self.clock(other).clone();
                     join(self.clock(thread), &clock);
-                    if other != thread {
-                        self.advance(other);
-                    }
+                    self.advance(other);
                 }
             }
             Action::Access { thread, address, size, kind, label } => {
-                return self.access(thread, address, size, kind, label);
+                return self.access(thread, address, size.min(MAX_ACCESS_BYTES), kind, label);
             }
-            Action::Clean { address, size } => self.forget(address, size, false),
-            Action::Atomic { address, size } => self.forget(address, size, true),
+            Action::Clean { address, size } => self.clean(address, size),
+            Action::Atomic { address, size } => {
+                for (granule, mask) in parts(address, size.min(64)) {
+                    let bytes = self.bytes.entry(granule).or_default();
+                    bytes.forget(mask);
+                    bytes.atomic |= mask;
+                }
+            }
         }
         Vec::new()
     }
 
-    /// Forgets accesses to the bytes. The lists of recordings may be hostile: `size` is cut at the address space's end.
-    fn forget(&mut self, address: u64, size: u64, atomic: bool) {
+    fn clean(&mut self, address: u64, size: u64) {
         let end = address.saturating_add(size);
-        if atomic {
-            for byte in address..end.min(address.saturating_add(64)) {
-                *self.bytes.entry(byte).or_default() = Byte { sides: BTreeMap::new(), atomic: true };
-            }
-        } else {
-            let gone: Vec<u64> = self.bytes.range(address..end).map(|(&byte, _)| byte).collect();
-            for byte in gone {
-                self.bytes.remove(&byte);
+        let known: Vec<u64> = self.bytes.range(address & !7..end).map(|(&granule, _)| granule).collect();
+        for granule in known {
+            let low = address.max(granule) - granule;
+            let high = end.min(granule.saturating_add(8)) - granule;
+            let mask = (((1u32 << high) - 1) & !((1u32 << low) - 1)) as u8;
+            if let Some(bytes) = self.bytes.get_mut(&granule) {
+                bytes.forget(mask);
+                bytes.atomic &= !mask;
+                if bytes.entries.is_empty() && bytes.atomic == 0 {
+                    self.bytes.remove(&granule);
+                }
             }
         }
     }
 
     fn access(&mut self, thread: u32, address: u64, size: u64, kind: Kind, label: u32) -> Vec<Race> {
-        let clock = self.clock(thread).clone();
-        let now = clock.get(&thread).copied().unwrap_or(1);
+        self.clock(thread);
+        let Some(clock) = self.clocks.get(&thread) else { return Vec::new() };
+        let time = |of: u32| clock.get(&of).copied().unwrap_or(0);
+        let now = time(thread);
         let side = Side { thread, label, reads: !kind.writes(), frees: kind == Kind::Free };
         let mut found = Vec::new();
-        for address in address..address.saturating_add(size) {
-            let byte = self.bytes.entry(address).or_default();
-            if !byte.atomic {
-                for (&earlier, &time) in &byte.sides {
-                    let ordered = earlier.thread == thread || clock.get(&earlier.thread).copied().unwrap_or(0) >= time;
-                    let conflicting = !earlier.reads || !side.reads;
-                    if conflicting && !ordered {
-                        let race = Race { earlier, later: side };
-                        self.racy_bytes.insert(address);
-                        self.races.entry(race).or_insert_with(|| {
-                            found.push(race);
-                            address
-                        });
-                    }
+        for (granule, touched) in parts(address, size) {
+            let bytes = self.bytes.entry(granule).or_default();
+            let mask = touched & !bytes.atomic;
+            for entry in &bytes.entries {
+                let earlier = entry.side;
+                let overlap = entry.mask & mask;
+                let ordered = earlier.thread == thread || time(earlier.thread) >= entry.time;
+                let conflicting = !earlier.reads || !side.reads;
+                if overlap != 0 && conflicting && !ordered {
+                    let race = Race { earlier, later: side };
+                    let first = granule + u64::from(overlap.trailing_zeros());
+                    self.racy_bytes.extend((0..8).filter(|bit| overlap >> bit & 1 != 0).map(|bit| granule + bit));
+                    self.races.entry(race).or_insert_with(|| {
+                        found.push(race);
+                        first
+                    });
                 }
             }
+            let mut kept = mask;
             if kind == Kind::Free {
-                *byte = Byte::default();
+                bytes.forget(touched);
+                bytes.atomic &= !touched;
+                kept = touched;
             }
-            if !byte.atomic {
-                byte.sides.insert(side, now);
+            for entry in bytes.entries.iter_mut().filter(|entry| entry.side == side) {
+                entry.mask &= !kept;
+            }
+            bytes.entries.retain(|entry| entry.mask != 0);
+            match bytes.entries.iter_mut().find(|entry| entry.side == side && entry.time == now) {
+                Some(entry) => entry.mask |= kept,
+                None if kept != 0 => bytes.entries.push(Entry { side, time: now, mask: kept }),
+                None => {}
             }
         }
         found

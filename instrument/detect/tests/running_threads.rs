@@ -43,7 +43,7 @@ impl Runtime for Witness {
 
 const WINDOW: usize = 1 << 20;
 const THREADS: usize = 6;
-const STEPS: usize = 100_000;
+const STEPS: usize = 20_000;
 /// Locks, each with a granule of the simulated program for its word and some data that it guards.
 const LOCKS: usize = 4;
 const LOCK_AT: usize = 0x1000;
@@ -245,7 +245,7 @@ fn a_race_free_program_stays_silent() {
 /// what was released into it is lost.
 #[test]
 fn a_granule_is_upgraded_under_a_racing_plain_write() {
-    const ROUNDS: usize = 40_000;
+    const ROUNDS: usize = 10_000;
     const FLAG: usize = 0x1000;
     const PAYLOAD: usize = 0x1800;
     let memory = Memory {

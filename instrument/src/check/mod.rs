@@ -39,6 +39,8 @@ pub struct ThreadCheck {
     held: [locks::Held; locks::CAPACITY],
     /// Identity of the thread's creation as an object of the event log.
     birth: u64,
+    /// Nobody saw the thread's creation, and the event log does not say so yet.
+    is_adopted: core::cell::Cell<bool>,
     tally: Tally,
 }
 
@@ -103,6 +105,7 @@ pub fn thread_create(parent: &mut ThreadState, child: &mut ThreadState) {
     }
     let birth = BIRTH_OBJECTS | BIRTHS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     child.check.birth = birth;
+    child.check.is_adopted.set(false);
     let child_private = child.check.private;
     let parent_private = parent.check.private;
     if parent_private.is_null() {
@@ -133,6 +136,7 @@ pub fn thread_adopt(state: &mut ThreadState) {
     }
     let (thread, detector, mut operation) = operation!(state, Who::Nobody);
     detector.thread_adopt(thread, u32::MAX, &mut operation);
+    state.check.is_adopted.set(true);
     publish_key(state, thread);
     state.check.slot = thread.slot().index() as u32;
 }

@@ -38,6 +38,10 @@ impl<'a> Operation<'a> {
 
     fn log(&self, kind: EventKind, object: u64, size: u64, access: AccessId) {
         if record::event::wanted() {
+            if self.state.check.is_adopted.replace(false) {
+                // The thread's serial was not known at its adoption; nothing of it was recorded since.
+                record::event::log(EventKind::Adopt, self.state.serial, 0, 0, 0);
+            }
             record::event::log(kind, self.state.serial, object, size, access.number());
         }
     }

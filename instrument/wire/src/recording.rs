@@ -377,6 +377,8 @@ pub enum EventKind {
     Free = 9,
     /// The address range [`object`, +size) was accessed atomically: from now on plain-looking accesses of it are atomic.
     Atomic = 10,
+    /// `thread` appeared without a creation that anybody saw: all that was recorded so far happened before what it will do.
+    Adopt = 11,
 }
 
 /// A happens-before event. `kind` is written last.
