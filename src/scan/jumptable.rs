@@ -13,7 +13,7 @@ use iced_x86::{
     Code, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind,
     Register,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What the indirect jumps of a function can reach.
 #[derive(Default)]
@@ -26,8 +26,6 @@ pub(super) struct Tables {
 
 /// Longest table that is read.
 const MAX_ENTRIES: usize = 1 << 16;
-/// Steps of copies, spills and merges that are followed back.
-const MAX_DEPTH: u32 = 12;
 
 /// Resolves the indirect jumps among `instructions`, which are ascending; `known` are edges found before.
 pub(super) fn resolve(
@@ -46,8 +44,9 @@ pub(super) fn resolve(
             continue;
         }
         let mut found = Sources::default();
+        search.followed.clear();
         match instruction.op0_kind() {
-            OpKind::Register => search.jump_register(instruction.op0_register(), index, 0, &mut found),
+            OpKind::Register => search.jump_register(instruction.op0_register(), index, &mut found),
             OpKind::Memory => search.jump_memory(index, &mut found),
             _ => found.unresolved = true,
         }
@@ -67,6 +66,7 @@ pub(super) fn resolve(
         };
         let starts: BTreeSet<u64> = jumps.iter().flat_map(|(_, found)| &found.relative).copied().collect();
         for (jump, found) in &jumps {
+            let before = edges.len();
             for &table in &found.relative {
                 let limit = starts.range(table + 1..).next().map_or(u64::MAX, |&next| next);
                 let entries = image.bytes_at(table).chunks_exact(4).take(MAX_ENTRIES).enumerate();
@@ -75,10 +75,10 @@ pub(super) fn resolve(
                     .map(|(_, entry)| i32::from_le_bytes(entry.try_into().expect("four bytes")))
                     .map(|entry| table.wrapping_add_signed(i64::from(entry)))
                     .take_while(|&target| inside(target));
-                let mut targets = targets.peekable();
-                unresolved |= targets.peek().is_none();
                 edges.extend(targets.map(|target| (*jump, target)));
             }
+            // Some candidates are other constants that share the register; none at all is a table not understood.
+            unresolved |= !found.relative.is_empty() && edges.len() == before;
             for &table in &found.absolute {
                 let entries = image.bytes_at(table).chunks_exact(8).take(MAX_ENTRIES);
                 let targets = entries
@@ -135,6 +135,10 @@ struct Search<'a, 'b> {
     image: &'b Image<'a>,
     instructions: &'b [Instruction],
     predecessors: HashMap<usize, Vec<usize>>,
+    /// `mov [slot], register` by the slot's base and displacement.
+    stores: HashMap<(Register, u64), Vec<(usize, Register)>>,
+    /// (register, instruction) pairs that the current question has asked for already.
+    followed: HashSet<(Register, usize)>,
     info: InstructionInfoFactory,
 }
 
@@ -148,7 +152,15 @@ impl<'a, 'b> Search<'a, 'b> {
         let index_of = |address: u64| instructions.binary_search_by_key(&address, |i| i.ip()).ok();
         let mut predecessors: HashMap<usize, Vec<usize>> = HashMap::new();
         let mut calls = Vec::new();
+        let mut stores: HashMap<(Register, u64), Vec<(usize, Register)>> = HashMap::new();
         for (index, instruction) in instructions.iter().enumerate() {
+            if instruction.code() == Code::Mov_rm64_r64
+                && instruction.op0_kind() == OpKind::Memory
+                && is_frame_slot(instruction)
+            {
+                let slot = (instruction.memory_base(), instruction.memory_displacement64());
+                stores.entry(slot).or_default().push((index, instruction.op1_register()));
+            }
             match instruction.flow_control() {
                 FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
                     if let Some(target) = index_of(instruction.near_branch_target()) {
@@ -168,7 +180,14 @@ impl<'a, 'b> Search<'a, 'b> {
                 predecessors.entry(target).or_default().push(jump);
             }
         }
-        Search { image, instructions, predecessors, info: InstructionInfoFactory::new() }
+        Search {
+            image,
+            instructions,
+            predecessors,
+            stores,
+            followed: HashSet::new(),
+            info: InstructionInfoFactory::new(),
+        }
     }
 
     fn falls_through_to(&self, index: usize) -> Option<usize> {
@@ -219,9 +238,8 @@ impl<'a, 'b> Search<'a, 'b> {
     }
 
     /// `jmp register`
-    fn jump_register(&mut self, register: Register, index: usize, depth: u32, found: &mut Sources) {
-        if depth > MAX_DEPTH {
-            found.unresolved = true;
+    fn jump_register(&mut self, register: Register, index: usize, found: &mut Sources) {
+        if !self.followed.insert((register.full_register(), index)) {
             return;
         }
         for at in self.definitions(register, index) {
@@ -229,12 +247,12 @@ impl<'a, 'b> Search<'a, 'b> {
             match instruction.mnemonic() {
                 Mnemonic::Add if instruction.op0_kind() == OpKind::Register => {
                     let mut bases = match instruction.op1_kind() {
-                        OpKind::Register => self.base(instruction.op1_register(), at, depth + 1),
-                        OpKind::Memory => self.spilled_base(at, depth + 1),
+                        OpKind::Register => self.base_afresh(instruction.op1_register(), at),
+                        OpKind::Memory => self.spilled_base(at),
                         _ => Vec::new(),
                     };
                     if bases.is_empty() {
-                        bases = self.base(register, at, depth + 1);
+                        bases = self.base_afresh(register, at);
                     }
                     found.add_relative(bases);
                 }
@@ -242,9 +260,9 @@ impl<'a, 'b> Search<'a, 'b> {
                     let scaled = instruction.memory_index_scale() != 1 || instruction.memory_displacement64() != 0;
                     let mut bases = Vec::new();
                     if !scaled && instruction.memory_base() != Register::None {
-                        bases = self.base(instruction.memory_base(), at, depth + 1);
+                        bases = self.base_afresh(instruction.memory_base(), at);
                         if bases.is_empty() {
-                            bases = self.base(instruction.memory_index(), at, depth + 1);
+                            bases = self.base_afresh(instruction.memory_index(), at);
                         }
                     }
                     found.add_relative(bases);
@@ -253,16 +271,16 @@ impl<'a, 'b> Search<'a, 'b> {
                 Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {}
                 Mnemonic::Mov | Mnemonic::Cmovae | Mnemonic::Cmovb | Mnemonic::Cmove | Mnemonic::Cmovne => {
                     match instruction.op1_kind() {
-                        OpKind::Register => self.jump_register(instruction.op1_register(), at, depth + 1, found),
+                        OpKind::Register => self.jump_register(instruction.op1_register(), at, found),
                         OpKind::Memory if instruction.code() == Code::Mov_r64_rm64 => {
-                            self.loaded_target(at, depth + 1, found);
+                            self.loaded_target(at, found);
                         }
                         OpKind::Memory if instruction.mnemonic() != Mnemonic::Mov => {}
                         OpKind::Memory => found.unresolved = true,
                         _ => {}
                     }
                     if instruction.mnemonic() != Mnemonic::Mov {
-                        self.jump_register(register, at, depth + 1, found);
+                        self.jump_register(register, at, found);
                     }
                 }
                 Mnemonic::Pop | Mnemonic::Call | Mnemonic::Xchg | Mnemonic::Syscall => {}
@@ -272,11 +290,11 @@ impl<'a, 'b> Search<'a, 'b> {
     }
 
     /// A target loaded from memory by the instruction: a spilled computation, an entry of an absolute table, or a pointer.
-    fn loaded_target(&mut self, at: usize, depth: u32, found: &mut Sources) {
+    fn loaded_target(&mut self, at: usize, found: &mut Sources) {
         let instruction = self.instructions[at];
         if is_frame_slot(&instruction) {
             for (store, register) in self.stores_to_slot(&instruction) {
-                self.jump_register(register, store, depth, found);
+                self.jump_register(register, store, found);
             }
         } else {
             self.jump_memory(at, found);
@@ -293,20 +311,28 @@ impl<'a, 'b> Search<'a, 'b> {
         match instruction.memory_base() {
             Register::None => found.absolute.push(displacement),
             base => {
-                for table in self.base(base, at, 0) {
+                for table in self.base_afresh(base, at) {
                     found.absolute.push(table.wrapping_add(displacement));
                 }
             }
         }
     }
 
+    /// [`base`](Self::base) as a question of its own.
+    fn base_afresh(&mut self, register: Register, index: usize) -> Vec<u64> {
+        let outer = std::mem::take(&mut self.followed);
+        let bases = self.base(register, index);
+        self.followed = outer;
+        bases
+    }
+
     /// Constant addresses of data that the register may hold; empty where none is understood.
     ///
     /// Paths on which it holds something else are left out: a table's base only ever comes from a `lea` or an immediate, perhaps
     /// through copies and spills, and a path without one belongs to an entry read beyond some table's end.
-    fn base(&mut self, register: Register, index: usize, depth: u32) -> Vec<u64> {
+    fn base(&mut self, register: Register, index: usize) -> Vec<u64> {
         let mut bases = Vec::new();
-        if depth > MAX_DEPTH {
+        if !self.followed.insert((register.full_register(), index)) {
             return bases;
         }
         for at in self.definitions(register, index) {
@@ -316,11 +342,11 @@ impl<'a, 'b> Search<'a, 'b> {
                     bases.push(instruction.ip_rel_memory_address());
                 }
                 Mnemonic::Mov => match instruction.op1_kind() {
-                    OpKind::Register => bases.extend(self.base(instruction.op1_register(), at, depth + 1)),
-                    OpKind::Memory => bases.extend(self.spilled_base(at, depth + 1)),
-                    OpKind::Immediate32 => bases.push(u64::from(instruction.immediate32())),
-                    OpKind::Immediate32to64 => bases.push(instruction.immediate32to64() as u64),
-                    OpKind::Immediate64 => bases.push(instruction.immediate64()),
+                    OpKind::Register => bases.extend(self.base(instruction.op1_register(), at)),
+                    OpKind::Memory => bases.extend(self.spilled_base(at)),
+                    OpKind::Immediate32 if !self.image.is_pie => bases.push(u64::from(instruction.immediate32())),
+                    OpKind::Immediate32to64 if !self.image.is_pie => bases.push(instruction.immediate32to64() as u64),
+                    OpKind::Immediate64 if !self.image.is_pie => bases.push(instruction.immediate64()),
                     _ => {}
                 },
                 _ => {}
@@ -330,26 +356,18 @@ impl<'a, 'b> Search<'a, 'b> {
         bases
     }
 
-    fn spilled_base(&mut self, at: usize, depth: u32) -> Vec<u64> {
+    fn spilled_base(&mut self, at: usize) -> Vec<u64> {
         let load = self.instructions[at];
         if !is_frame_slot(&load) {
             return Vec::new();
         }
         let stores = self.stores_to_slot(&load);
-        stores.into_iter().flat_map(|(store, register)| self.base(register, store, depth)).collect()
+        stores.into_iter().flat_map(|(store, register)| self.base(register, store)).collect()
     }
 
     /// All `mov [slot], register` to the frame slot that `load` reads.
     fn stores_to_slot(&self, load: &Instruction) -> Vec<(usize, Register)> {
-        let same = |store: &Instruction| {
-            store.code() == Code::Mov_rm64_r64
-                && store.op0_kind() == OpKind::Memory
-                && store.memory_base() == load.memory_base()
-                && store.memory_index() == Register::None
-                && store.memory_displacement64() == load.memory_displacement64()
-        };
-        let stores = self.instructions.iter().enumerate().filter(|(_, store)| same(store));
-        stores.map(|(at, store)| (at, store.op1_register())).collect()
+        self.stores.get(&(load.memory_base(), load.memory_displacement64())).cloned().unwrap_or_default()
     }
 }
 
