@@ -1,7 +1,7 @@
 //! The locks a thread holds, as lock sets of its accesses.
 //!
-//! Direction of error: a lock beyond [`CAPACITY`] is not in the set, and a lock that another thread gives up stays in it
-//! until this thread takes or gives up locks beyond; lock sets explain findings, they do not make them.
+//! Direction of error: a lock beyond [`CAPACITY`] is not in the set; a lock that another thread gives up stays in it; a
+//! holder's compare-exchange of its own lock's word that fails takes it out. Lock sets explain findings, they do not make them.
 
 use super::who;
 use crate::record;

@@ -245,6 +245,11 @@ pub fn atomic_before(state: &mut ThreadState, address: usize, site: u32) {
         // A load does its work afterwards.
         return;
     }
+    if state.check.held_len != 0 && row.class().writes() {
+        // Whoever holds a lock and stores into its word gives it up, whether or not the site is known as an unlock: identical
+        // code is merged, and its frames are lost. A lock that is taken again is put back by `lock_acquired`.
+        locks::released(state, address);
+    }
     let (thread, detector, mut operation) = operation!(state, Who::Site(site));
     detector.before(thread, address, row.size(), what, &mut operation);
     publish_key(state, thread);
