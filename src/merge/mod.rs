@@ -5,7 +5,7 @@
 
 use crate::gate::settle;
 use crate::report::place::rebase_to_root;
-use crate::report::{Coverage, Finding, LockSummary, Report, SCHEMA, SeenIn, SuppressionUse, Verdict};
+use crate::report::{Coverage, Finding, LockOrder, LockSummary, Report, SCHEMA, SeenIn, SuppressionUse, Verdict};
 
 /// How the reports relate to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub fn merge(mut reports: Vec<Report>, relation: Relation) -> Report {
         }
         for lock in report.locks {
             merge_lock(&mut merged.locks, lock);
+        }
+        for edge in report.lock_order {
+            merge_order(&mut merged.lock_order, edge);
         }
         for used in report.suppressions {
             merge_use(&mut merged.suppressions, used);
@@ -143,30 +146,44 @@ fn merge_lock(into: &mut Vec<LockSummary>, from: LockSummary) {
     match into.iter_mut().find(|known| known.name == from.name && known.kind == from.kind) {
         None => into.push(from),
         Some(known) => {
+            // Weighted by what each share is a share of, before the sums change.
+            let fairness =
+                known.hand_off_fairness * known.contended as f64 + from.hand_off_fairness * from.contended as f64;
             known.acquisitions += from.acquisitions;
-            known.contended += from.contended;
-            known.wait_ns += from.wait_ns;
-            known.max_wait_ns = known.max_wait_ns.max(from.max_wait_ns);
-            known.hold_ns += from.hold_ns;
-            known.hold_samples += from.hold_samples;
             known.shared_acquisitions += from.shared_acquisitions;
-            known.overtakes += from.overtakes;
-            known.max_hold_ns = known.max_hold_ns.max(from.max_hold_ns);
-            known.waiters_peak = known.waiters_peak.max(from.waiters_peak);
-            known.readers_peak = known.readers_peak.max(from.readers_peak);
-            // Percentiles of several runs can't be had from each run's: the worst stands for all.
-            known.p50_wait_ns = known.p50_wait_ns.max(from.p50_wait_ns);
-            known.p99_wait_ns = known.p99_wait_ns.max(from.p99_wait_ns);
-            known.p99_hold_ns = known.p99_hold_ns.max(from.p99_hold_ns);
+            known.contended += from.contended;
+            known.contended_share = share(known.contended as f64, known.acquisitions);
+            known.hand_off_fairness = share(fairness, known.contended);
+            known.wait_ns += from.wait_ns;
             let variance = (known.wait_deviation_ns as f64).powi(2) + (from.wait_deviation_ns as f64).powi(2);
             known.wait_deviation_ns = variance.sqrt() as u64;
-            let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-            known.contended_share = share(known.contended, known.acquisitions);
-            known.hand_off_fairness = match known.contended {
-                0 => 1.0,
-                waits => share(waits, waits + known.overtakes),
-            };
+            known.hold_ns += from.hold_ns;
+            known.hold_samples += from.hold_samples;
+            known.overtakes += from.overtakes;
+            // Percentiles can't be joined without their histograms: the worst one is told.
+            for (known, from) in [
+                (&mut known.max_wait_ns, from.max_wait_ns),
+                (&mut known.p50_wait_ns, from.p50_wait_ns),
+                (&mut known.p99_wait_ns, from.p99_wait_ns),
+                (&mut known.max_hold_ns, from.max_hold_ns),
+                (&mut known.p99_hold_ns, from.p99_hold_ns),
+            ] {
+                *known = from.max(*known);
+            }
+            known.waiters_peak = known.waiters_peak.max(from.waiters_peak);
+            known.readers_peak = known.readers_peak.max(from.readers_peak);
         }
+    }
+}
+
+fn share(part: f64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part / whole as f64 }
+}
+
+fn merge_order(into: &mut Vec<LockOrder>, from: LockOrder) {
+    match into.iter_mut().find(|known| known.from == from.from && known.to == from.to) {
+        None => into.push(from),
+        Some(known) => known.count += from.count,
     }
 }
 

@@ -198,6 +198,7 @@ pub fn report(findings: Vec<Finding>) -> Report {
                 max_wait_ns: 900_000,
                 hold_ns: 3_000,
                 hold_samples: 3,
+                ..LockSummary::default()
             },
             LockSummary { name: "app::B".to_owned(), acquisitions: 7000, wait_ns: 1_000, ..LockSummary::default() },
         ],
