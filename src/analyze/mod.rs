@@ -11,9 +11,11 @@
 mod advice;
 mod fingerprint;
 pub mod locks;
+mod profile;
 mod race;
 pub mod replay;
 mod session;
 mod sides;
 
+pub use profile::{add_samples, generated_code};
 pub use session::{Ending, Session};

@@ -27,11 +27,11 @@ pub struct Ending {
 /// An opened recording with what is known about its process.
 #[derive(Debug)]
 pub struct Session {
-    recording: Recording,
-    run: RunRecord,
-    symbolizer: Symbolizer,
+    pub(super) recording: Recording,
+    pub(super) run: RunRecord,
+    pub(super) symbolizer: Symbolizer,
     sources: Option<Sources>,
-    threads: Vec<Thread>,
+    pub(super) threads: Vec<Thread>,
     slots: Vec<u32>,
     /// Modules read so far.
     modules: Vec<ModuleRow>,
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Reads modules and threads that have appeared since.
-    fn refresh(&mut self) -> Result<HeaderView, TraceError> {
+    pub(super) fn refresh(&mut self) -> Result<HeaderView, TraceError> {
         let header = self.recording.header()?;
         self.modules = self.recording.collect(0, header.counts[Table::Modules as usize]);
         for row in &self.modules {

@@ -5,11 +5,13 @@ mod baseline;
 mod cargo;
 mod config;
 mod doctor;
+mod diff;
 pub mod exit;
 mod manuals;
 mod merge;
 mod options;
 mod outputs;
+mod pictures;
 mod report;
 mod run;
 pub mod scan;
@@ -75,6 +77,8 @@ enum Command {
     Completions(manuals::CompletionsOptions),
     /// Write man pages.
     Man(manuals::ManOptions),
+    /// Compare where two runs waited: which locks got better or worse, and a differential flame graph.
+    Diff(diff::DiffOptions),
     /// Derive the findings of a run again from the events it recorded (`run --record full`), and compare.
     Analyze {
         /// Folder of the run.
@@ -124,6 +128,7 @@ pub fn main() -> i32 {
         Command::Completions(options) => manuals::completions(&options, plain),
         Command::Man(options) => manuals::man(&options, plain),
         Command::Scan { file, sites, json } => scan::run(&file, scan::Format { json, sites }).map(|_| 0),
+        Command::Diff(options) => diff::run(&options),
         Command::Analyze { dir } => analyze::run(&dir),
     };
     match result {

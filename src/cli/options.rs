@@ -90,6 +90,9 @@ pub struct RunOptions {
     /// Distinct calling contexts kept for the stacks of earlier accesses
     #[arg(long, value_name = "N", default_value = "2M", value_parser = parse_count)]
     pub history: u64,
+    /// CPU samples per second of CPU time, by perf events; 0 for none
+    #[arg(long, value_name = "HZ", default_value_t = crate::perf::DEFAULT_RATE_HZ, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub sample_rate: u32,
     /// End the program at the first data race
     #[arg(long)]
     pub halt_on_error: bool,

@@ -3,6 +3,7 @@
 use super::exit;
 use super::options::{Format, Record, RunOptions};
 use super::outputs::{self, Acceptance};
+use super::pictures::{self, Perf};
 use super::words::Words;
 use crate::analyze::{Ending, Session};
 use crate::cargo::runner::Runner;
@@ -263,6 +264,7 @@ impl One<'_> {
             seen: 0,
             announced: HashSet::new(),
             said: None,
+            perf: Perf::prepare(self.options.sample_rate, self.words),
         };
         let options = SuperviseOptions {
             program: &self.program.path,
@@ -276,7 +278,8 @@ impl One<'_> {
             Ended::Code(code) => Exit::Code(code),
             Ended::Signal(signal) => Exit::Signal(signal),
         };
-        let report = watcher.report(Some(exit), outcome.duration);
+        let mut report = watcher.report(Some(exit), outcome.duration);
+        watcher.pictures(&mut report, Some(exit), outcome.duration);
         if self.planned.is_some() {
             // Not every file system can give space back.
             let _ = launch::trim_recording(&recording_path);
@@ -349,6 +352,7 @@ struct Watcher<'a> {
     announced: HashSet<String>,
     /// Text of the findings, where it was said before the end.
     said: Option<String>,
+    perf: Perf,
 }
 
 impl Watcher<'_> {
@@ -375,6 +379,21 @@ impl Watcher<'_> {
         place::strip_path_prefix(&mut report, self.run.options.strip_path_prefix.as_deref().unwrap_or_default());
         self.run.acceptance.apply(&mut report);
         report
+    }
+
+    /// Puts the lock table into the report and writes the pictures; their failure does not take the findings along.
+    fn pictures(&mut self, report: &mut Report, exit: Option<Exit>, duration: Duration) {
+        let (collected, coverage) = std::mem::take(&mut self.perf).finish();
+        report.coverage.perf = coverage;
+        let Some(session) = &mut self.session else { return };
+        let ending = Ending { pid: self.pid, exit, duration };
+        let written = pictures::profile(session, &ending, collected.as_ref(), report).and_then(|profile| {
+            pictures::fill(report, &profile);
+            pictures::write(self.run.out, &profile, collected.is_some(), self.pid)
+        });
+        if let Err(error) = written {
+            self.run.words.say(&format!("conprof: the pictures could not be made: {error:#}\n"));
+        }
     }
 
     fn without_recording(&self, ending: &Ending, verdict: Verdict) -> Report {
@@ -409,6 +428,7 @@ impl Watcher<'_> {
 impl Observer for Watcher<'_> {
     fn started(&mut self, pid: u32) {
         self.pid = pid;
+        self.perf.started(pid, &self.run.recording_path(), self.run.planned);
         if self.run.planned.is_some() {
             match Recording::open(&self.run.recording_path()) {
                 Ok(recording) => self.session = Some(Session::new(recording, self.run.record.clone())),

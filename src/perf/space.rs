@@ -74,7 +74,7 @@ impl Space {
                 false
             }
         });
-        if path.starts_with("/memfd:conprof") {
+        if path.starts_with("/memfd:conprof-shim") {
             self.runtime.push((start, end));
             return;
         }

@@ -26,4 +26,4 @@ pub use fold::{Folded, Separator};
 pub use histogram::{mean_square, quantile_ns};
 pub use model::{Blame, Figures, Profile, Sample, StackId, Stacks, ThreadLife, Wait, WaitEvent};
 pub use name::{frame_name, function_name};
-pub use table::{lock_summaries, lock_table, thread_lives};
+pub use table::{duration, lock_summaries, lock_table, thread_lives};

@@ -39,7 +39,7 @@ fn summary(figures: &Figures) -> LockSummary {
 }
 
 /// A duration in at most five characters and a unit.
-pub(super) fn duration(ns: u64) -> String {
+pub fn duration(ns: u64) -> String {
     let value = ns as f64;
     let (value, unit) = match ns {
         0 => return "0".to_owned(),

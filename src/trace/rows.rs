@@ -1,6 +1,7 @@
 //! Decoding of single rows.
 
 use crate::wire::recording::*;
+use crate::wire::waits::{BlameTotalRow, Histogram, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::mem::offset_of;
 
 /// A fixed-size row that can be decoded from its bytes.
@@ -111,6 +112,42 @@ impl Row for ModuleRow {
             start: at!(bytes, offset_of!(ModuleRow, start), u64),
             end: at!(bytes, offset_of!(ModuleRow, end), u64),
             path,
+        }
+    }
+}
+
+row!(WaitTotalRow, WaitTotals, { lock: u32, kind: u32, thread: u32, node: u32, count: u64, total_ns: u64, max_ns: u64 });
+row!(BlameTotalRow, BlameTotals, {
+    lock: u32, thread: u32, acquired_node: u32, released_node: u32, count: u64, total_ns: u64, max_ns: u64,
+});
+row!(WaitEventRow, WaitEvents, {
+    start_ns: u64, end_ns: u64, lock: u32, kind: u32, thread: u32, node: u32, holder: u32, waker: u32,
+});
+
+fn histogram(bytes: &[u8], offset: usize) -> Histogram {
+    std::array::from_fn(|bucket| at!(bytes, offset + 4 * bucket, u32))
+}
+
+impl Row for LockFiguresRow {
+    const TABLE: Table = Table::LockFigures;
+    fn decode(bytes: &[u8]) -> Self {
+        LockFiguresRow {
+            address: at!(bytes, offset_of!(LockFiguresRow, address), u64),
+            catalogue_row: at!(bytes, offset_of!(LockFiguresRow, catalogue_row), u32),
+            first_node: at!(bytes, offset_of!(LockFiguresRow, first_node), u32),
+            acquisitions: at!(bytes, offset_of!(LockFiguresRow, acquisitions), u64),
+            shared_acquisitions: at!(bytes, offset_of!(LockFiguresRow, shared_acquisitions), u64),
+            contended: at!(bytes, offset_of!(LockFiguresRow, contended), u64),
+            wait_ns: at!(bytes, offset_of!(LockFiguresRow, wait_ns), u64),
+            wait_max_ns: at!(bytes, offset_of!(LockFiguresRow, wait_max_ns), u64),
+            hold_ns: at!(bytes, offset_of!(LockFiguresRow, hold_ns), u64),
+            hold_max_ns: at!(bytes, offset_of!(LockFiguresRow, hold_max_ns), u64),
+            hold_samples: at!(bytes, offset_of!(LockFiguresRow, hold_samples), u64),
+            overtakes: at!(bytes, offset_of!(LockFiguresRow, overtakes), u64),
+            waiters_peak: at!(bytes, offset_of!(LockFiguresRow, waiters_peak), u32),
+            readers_peak: at!(bytes, offset_of!(LockFiguresRow, readers_peak), u32),
+            wait_histogram: histogram(bytes, offset_of!(LockFiguresRow, wait_histogram)),
+            hold_histogram: histogram(bytes, offset_of!(LockFiguresRow, hold_histogram)),
         }
     }
 }

@@ -1,0 +1,254 @@
+//! What each thread did when: running, ready to run, waiting for which lock, held by whom.
+//!
+//! Two forms: Chrome trace events (chrome://tracing, Perfetto) and Firefox Profiler's processed profile
+//! (profiler.firefox.com, which also shows the CPU samples).
+
+use crate::profile::{Class, Profile, StackId, ThreadLife, WaitEvent, frame_name};
+use crate::wire::waits::WaitKind;
+use fxprof_processed_profile as fx;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+/// Frames of a stack shown with a wait.
+const FRAMES_SHOWN: usize = 24;
+
+fn kind_name(kind: WaitKind) -> &'static str {
+    match kind {
+        WaitKind::Lock => "lock",
+        WaitKind::Shared => "shared lock",
+        WaitKind::Condvar => "condition variable",
+        WaitKind::Receive => "message",
+        WaitKind::Send => "room for a message",
+        WaitKind::Join => "thread's end",
+        WaitKind::Park => "unpark",
+        WaitKind::Barrier => "barrier",
+        WaitKind::Semaphore => "permit",
+        WaitKind::Once => "initialisation",
+        WaitKind::Sleep => "sleep",
+        WaitKind::Outside => "outside",
+        WaitKind::Futex => "futex",
+    }
+}
+
+fn wait_name(profile: &Profile, event: &WaitEvent) -> String {
+    match profile.class_of(event.kind, event.stack) {
+        Class::Lock => format!("waits for {}", profile.lock_label(event.lock)),
+        Class::Idle => format!("idle: {}", kind_name(event.kind)),
+    }
+}
+
+fn shown(profile: &Profile, stack: StackId) -> Vec<String> {
+    profile.stacks.frames(stack).iter().take(FRAMES_SHOWN).map(frame_name).collect()
+}
+
+/// Microseconds since the run's start.
+fn us(profile: &Profile, ns: u64) -> f64 {
+    ns.saturating_sub(profile.start_ns) as f64 / 1000.0
+}
+
+/// Kernel thread id of a serial; the serial itself where it is not known.
+fn tid(profile: &Profile, serial: u32) -> u32 {
+    profile.threads.iter().find(|t| t.serial == serial).map_or(serial, |t| t.tid)
+}
+
+/// Spans of a thread between its times off the CPU.
+fn on_cpu(life: &ThreadLife) -> Vec<(u64, u64)> {
+    let mut from = life.start_ns;
+    let mut spans = Vec::new();
+    for &(out, back, _) in &life.off_cpu {
+        if out > from {
+            spans.push((from, out));
+        }
+        from = from.max(back);
+    }
+    if life.end_ns > from {
+        spans.push((from, life.end_ns));
+    }
+    spans
+}
+
+/// Chrome trace events: an object with `traceEvents`. `pid` is the program's.
+pub fn chrome(profile: &Profile, pid: u32) -> Value {
+    let mut events = vec![json!({
+        "ph": "M", "name": "process_name", "pid": pid, "tid": pid, "args": { "name": profile.program }
+    })];
+    for thread in &profile.threads {
+        events.push(json!({
+            "ph": "M", "name": "thread_name", "pid": pid, "tid": thread.tid,
+            "args": { "name": profile.thread_name(thread.serial) }
+        }));
+        events.push(json!({
+            "ph": "M", "name": "thread_sort_index", "pid": pid, "tid": thread.tid,
+            "args": { "sort_index": thread.serial }
+        }));
+    }
+    for life in &profile.lives {
+        for (from, to) in on_cpu(life) {
+            events.push(span(profile, pid, life.tid, "running", "cpu", (from, to), json!({})));
+        }
+        for &(from, to, _) in life.off_cpu.iter().filter(|span| span.2) {
+            events.push(span(profile, pid, life.tid, "ready to run, preempted", "cpu", (from, to), json!({})));
+        }
+    }
+    for (number, event) in profile.events.iter().enumerate() {
+        let class = profile.class_of(event.kind, event.stack);
+        let category = if class == Class::Lock { "lock" } else { "idle" };
+        let mut args = json!({ "for": kind_name(event.kind), "lock": profile.lock_label(event.lock), "stack": shown(profile, event.stack) });
+        if let Some(holder) = event.holder {
+            args["held by"] = json!(profile.thread_name(holder));
+        }
+        let own = tid(profile, event.thread);
+        let name = wait_name(profile, event);
+        events.push(span(profile, pid, own, &name, category, (event.start_ns, event.end_ns), args));
+        // An arrow from the release to the end of the wait.
+        if let Some(waker) = event.waker.filter(|w| *w != event.thread) {
+            let at = us(profile, event.end_ns);
+            let waker = tid(profile, waker);
+            events.push(json!({ "ph": "s", "id": number, "name": "release", "cat": category, "pid": pid, "tid": waker, "ts": at }));
+            events.push(json!({ "ph": "f", "bp": "e", "id": number, "name": "release", "cat": category, "pid": pid, "tid": own, "ts": at }));
+        }
+    }
+    json!({
+        "displayTimeUnit": "ns",
+        "otherData": { "program": profile.program, "distorted": profile.distorted },
+        "traceEvents": events
+    })
+}
+
+fn span(
+    profile: &Profile,
+    pid: u32,
+    tid: u32,
+    name: &str,
+    category: &str,
+    (from, to): (u64, u64),
+    args: Value,
+) -> Value {
+    json!({
+        "ph": "X", "name": name, "cat": category, "pid": pid, "tid": tid,
+        "ts": us(profile, from), "dur": to.saturating_sub(from) as f64 / 1000.0, "args": args
+    })
+}
+
+/// A wait in the Firefox Profiler.
+struct WaitMarker {
+    name: fx::StringHandle,
+    lock: fx::StringHandle,
+    holder: fx::StringHandle,
+    category: fx::CategoryHandle,
+}
+
+impl fx::StaticSchemaMarker for WaitMarker {
+    const UNIQUE_MARKER_TYPE_NAME: &'static str = "Wait";
+    const DESCRIPTION: Option<&'static str> = Some("A thread waits for another, or for something to do.");
+    const LOCATIONS: fx::MarkerLocations = fx::MarkerLocations::MARKER_CHART
+        .union(fx::MarkerLocations::MARKER_TABLE)
+        .union(fx::MarkerLocations::TIMELINE_OVERVIEW);
+    const TABLE_LABEL: Option<&'static str> = Some("{marker.data.lock}, held by {marker.data.holder}");
+    const FIELDS: &'static [fx::StaticSchemaMarkerField] = &[
+        fx::StaticSchemaMarkerField {
+            key: "lock",
+            label: "Lock",
+            format: fx::MarkerFieldFormat::String,
+            flags: fx::MarkerFieldFlags::SEARCHABLE,
+        },
+        fx::StaticSchemaMarkerField {
+            key: "holder",
+            label: "Held by",
+            format: fx::MarkerFieldFormat::String,
+            flags: fx::MarkerFieldFlags::SEARCHABLE,
+        },
+    ];
+
+    fn name(&self, _profile: &mut fx::Profile) -> fx::StringHandle {
+        self.name
+    }
+
+    fn category(&self, _profile: &mut fx::Profile) -> fx::CategoryHandle {
+        self.category
+    }
+
+    fn string_field_value(&self, field_index: u32) -> fx::StringHandle {
+        if field_index == 0 { self.lock } else { self.holder }
+    }
+
+    fn number_field_value(&self, _field_index: u32) -> f64 {
+        0.0
+    }
+}
+
+/// Firefox Profiler's processed profile. `pid` is the program's, `started` the wall-clock time of the run's start.
+pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::Result<Value> {
+    let interval = match profile.samples.first() {
+        Some(sample) => fx::SamplingInterval::from_nanos(sample.weight_ns.max(1)),
+        None => fx::SamplingInterval::from_millis(1),
+    };
+    let mut out = fx::Profile::new(&profile.program, started.into(), interval);
+    let stamp = |ns: u64| fx::Timestamp::from_nanos_since_reference(ns.saturating_sub(profile.start_ns));
+    let begin = fx::Timestamp::from_nanos_since_reference(0);
+    let process = out.add_process(&profile.program, pid, begin);
+    let lock_category = out.add_category("Lock waiting", fx::CategoryColor::Red);
+    let idle_category = out.add_category("Idle", fx::CategoryColor::LightBlue);
+    let user_category = out.add_category("User", fx::CategoryColor::Yellow);
+    let mut threads = HashMap::new();
+    for thread in &profile.threads {
+        let life = profile.lives.iter().find(|l| l.tid == thread.tid);
+        let start = life.map_or(begin, |l| stamp(l.start_ns));
+        let handle = out.add_thread(process, thread.tid, start, thread.serial == 0);
+        out.set_thread_name(handle, &profile.thread_name(thread.serial));
+        if let Some(life) = life {
+            out.set_thread_end_time(handle, stamp(life.end_ns));
+        }
+        out.set_thread_show_markers_in_timeline(handle, true);
+        threads.insert(thread.tid, handle);
+    }
+    let mut samples: Vec<_> = profile.samples.iter().collect();
+    samples.sort_by_key(|sample| sample.time_ns);
+    for sample in samples {
+        let Some(&thread) = threads.get(&sample.tid) else { continue };
+        let stack = stack(&mut out, thread, profile, sample.stack, user_category);
+        let cpu = fx::CpuDelta::from_nanos(sample.weight_ns);
+        out.add_sample(thread, stamp(sample.time_ns), stack, cpu, 1);
+    }
+    for event in &profile.events {
+        let Some(&thread) = threads.get(&tid(profile, event.thread)) else { continue };
+        let name = out.intern_string(&wait_name(profile, event));
+        let lock = out.intern_string(&profile.lock_label(event.lock));
+        let holder = out.intern_string(&event.holder.map_or("nobody known".to_owned(), |h| profile.thread_name(h)));
+        let category = match profile.class_of(event.kind, event.stack) {
+            Class::Lock => lock_category,
+            Class::Idle => idle_category,
+        };
+        let timing = fx::MarkerTiming::Interval(stamp(event.start_ns), stamp(event.end_ns));
+        let marker = out.add_marker(thread, timing, WaitMarker { name, lock, holder, category });
+        let stack = stack(&mut out, thread, profile, event.stack, user_category);
+        out.set_marker_stack(thread, marker, stack);
+    }
+    out.set_symbolicated(true);
+    serde_json::to_value(&out)
+}
+
+fn stack(
+    out: &mut fx::Profile,
+    thread: fx::ThreadHandle,
+    profile: &Profile,
+    stack: StackId,
+    category: fx::CategoryHandle,
+) -> Option<fx::StackHandle> {
+    let names: Vec<_> = profile.stacks.frames(stack).iter().rev().map(frame_name).collect();
+    let frames: Vec<fx::FrameInfo> = names
+        .iter()
+        .map(|name| fx::FrameInfo {
+            frame: fx::Frame::Label(out.intern_string(name)),
+            category_pair: category.into(),
+            flags: fx::FrameFlags::empty(),
+        })
+        .collect();
+    out.intern_stack_frames(thread, frames.into_iter())
+}
+
+/// The start of the run as wall-clock time, from its end and its duration.
+pub fn wall_start(ended: SystemTime, duration_ns: u64) -> SystemTime {
+    ended.checked_sub(Duration::from_nanos(duration_ns)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
