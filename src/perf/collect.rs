@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a ring is left alone. The smallest ring holds seven samples.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Spans off the CPU kept for the timeline, over all threads; the totals go on.
-const MOST_SPANS: usize = 1 << 18;
+const MOST_SPANS: usize = 1 << 16;
 
 /// A sample with its stack as addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
