@@ -18,6 +18,7 @@
 pub mod apply;
 pub mod check;
 pub mod hook;
+pub mod lock;
 pub mod record;
 pub mod rt;
 pub mod stubs;

@@ -12,6 +12,7 @@
 
 use crate::check;
 use crate::hook::syscall as system_call;
+use crate::lock;
 use crate::record;
 use crate::thread::{self, ThreadState, stacks};
 use conprof_wire::entry::{Entry, HOOK_BASE};
@@ -145,6 +146,8 @@ stub!(lock_released, handle_lock_released, pops 16, sp SP_WITH_ADDRESS);
 stub!(system_call_before, handle_system_call_before, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(system_call_after, handle_system_call_after, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(opaque, handle_opaque, pops 8, sp SP_WITHOUT_ADDRESS);
+stub!(lock_call, handle_lock_call, pops 8, sp SP_WITHOUT_ADDRESS);
+stub!(lock_return, handle_lock_return, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(string_up, handle_string_up, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(string_down_inner, handle_string_down, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(function_entry_slow, handle_function_entry, pops 0, sp SP_OF_ENTRY);
@@ -368,15 +371,16 @@ macro_rules! handler {
 }
 
 handler!(handle_access, |state, saved| check::access(state, saved.address as usize, saved.site as u32));
-handler!(handle_atomic_before, |state, saved| check::atomic_before(state, saved.address as usize, saved.site as u32));
+handler!(handle_atomic_before, |state, saved| {
+    lock::atomic_before(state, saved.address as usize, saved.site as u32);
+    check::atomic_before(state, saved.address as usize, saved.site as u32);
+});
 handler!(handle_atomic_after, |state, saved| check::atomic_after(state, saved.address as usize, saved.site as u32));
-handler!(handle_lock_acquired, |state, saved| check::lock_acquired(
-    state,
-    saved.address as usize,
-    saved.site as u32,
-    true
-));
-handler!(handle_lock_released, |state, saved| check::lock_released(state, saved.address as usize, saved.site as u32));
+handler!(handle_lock_acquired, |state, saved| lock::site_acquired(state, saved.address as usize, saved.site as u32));
+handler!(handle_lock_released, |state, saved| lock::site_released(state, saved.address as usize, saved.site as u32));
+// These have no address: what the block names so is below it.
+handler!(handle_lock_call, |state, saved| lock::call(state, saved.site as u32, saved.rdi as usize, saved.rsi as usize));
+handler!(handle_lock_return, |state, saved| lock::called(state, saved.site as u32, saved.rax));
 handler!(handle_opaque, |state, saved| check::opaque(state, saved.site as u32));
 handler!(handle_string_up, |state, saved| check::string_operation(
     state,
@@ -419,7 +423,7 @@ unsafe extern "C" fn handle_function_entry(state: *mut ThreadState, _saved: *con
 /// The slot table's first part, by [`Entry`]; unused slots are entries that check nothing.
 pub fn table() -> [u64; HOOK_BASE] {
     let mut table = [access as *const () as u64; HOOK_BASE];
-    let entries: [(Entry, unsafe extern "C" fn()); 9] = [
+    let entries: [(Entry, unsafe extern "C" fn()); 11] = [
         (Entry::FunctionEntry, function_entry),
         (Entry::AtomicBefore, atomic_before),
         (Entry::AtomicAfter, atomic_after),
@@ -429,6 +433,8 @@ pub fn table() -> [u64; HOOK_BASE] {
         (Entry::Opaque, opaque),
         (Entry::LockAcquired, lock_acquired),
         (Entry::LockReleased, lock_released),
+        (Entry::LockCall, lock_call),
+        (Entry::LockReturn, lock_return),
     ];
     for (entry, stub) in entries {
         if let Some(slot) = table.get_mut(entry as usize) {

@@ -17,5 +17,6 @@ pub mod replay;
 mod session;
 mod sides;
 
+pub use locks::recorded::Task;
 pub use profile::{add_samples, generated_code};
-pub use session::{Ending, Session};
+pub use session::{Ending, Session, WaitsNow};

@@ -1,10 +1,14 @@
 //! A recording under analysis, once or again and again while the program runs.
 
+use super::locks::recorded::{Names, Recorded, Task};
 use super::race::{self, RunFacts};
 use super::sides::Context;
-use crate::report::{Coverage, DegradedCheck, Exit, Finding, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict};
+use crate::report::{
+    Coverage, DegradedCheck, Exit, Finding, Kind, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict,
+};
 use crate::symbolize::{Sources, Symbolizer};
 use crate::trace::{HeaderView, Recording, RunRecord, TraceError};
+use crate::wire::locks::LiveRow;
 use crate::wire::recording::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +39,19 @@ pub struct Session {
     slots: Vec<u32>,
     /// Modules read so far.
     modules: Vec<ModuleRow>,
+    /// The latest look at locks and waits.
+    looked: Recorded,
+    /// Deadlocks and lost wake-ups that were seen while they lasted, by fingerprint.
+    hangs: BTreeMap<String, Finding>,
+}
+
+/// What a look at the waits of a running program found.
+#[derive(Debug, Default)]
+pub struct WaitsNow {
+    /// Deadlocks and lost wake-ups.
+    pub findings: Vec<Finding>,
+    /// Nothing from outside can end the wait: every thread is stuck.
+    pub may_be_ended: bool,
 }
 
 impl Session {
@@ -42,7 +59,17 @@ impl Session {
     pub fn new(recording: Recording, run: RunRecord) -> Session {
         let symbolizer = Symbolizer::new(&run.directory);
         let sources = run.store_source.then(|| Sources::new(&run.directory));
-        Session { recording, run, symbolizer, sources, threads: Vec::new(), slots: Vec::new(), modules: Vec::new() }
+        Session {
+            recording,
+            run,
+            symbolizer,
+            sources,
+            threads: Vec::new(),
+            slots: Vec::new(),
+            modules: Vec::new(),
+            looked: Recorded::default(),
+            hangs: BTreeMap::new(),
+        }
     }
 
     /// Number of finding rows now.
@@ -73,9 +100,80 @@ impl Session {
         Ok(findings)
     }
 
+    fn checks(&self, kind: &str) -> bool {
+        self.run.checks.iter().any(|check| check == kind)
+    }
+
+    /// Rows of the log that lock order is derived from.
+    pub fn order_rows(&self) -> u64 {
+        self.recording.header().map_or(0, |header| header.counts[Table::Orders as usize])
+    }
+
+    /// The waits of threads now, as (serial, number of the wait), of those that no time limit ends.
+    pub fn waiters(&self) -> Vec<(u32, u64)> {
+        let Ok(header) = self.recording.header() else { return Vec::new() };
+        let mut waiters = Vec::new();
+        self.recording.rows::<LiveRow>(0, header.counts[Table::Live as usize], |serial, live| {
+            if live.sequence & 1 == 1 && live.wait_timed == 0 {
+                waiters.push((serial as u32, live.sequence));
+            }
+            true
+        });
+        waiters
+    }
+
+    /// The inversions in the lock order so far.
+    pub fn inversions(&mut self) -> Result<Vec<Finding>, TraceError> {
+        if !self.checks("lock-order-inversion") {
+            return Ok(Vec::new());
+        }
+        let header = self.refresh()?;
+        let recorded = Recorded::read(&self.recording);
+        let mut context = self.context(&header);
+        let names = Names::new(&mut context, &recorded);
+        Ok(recorded.inversions(&names))
+    }
+
+    /// Looks for threads that can never go on. A wait counts from the second look on. `tasks` are the process's kernel threads;
+    /// without them the process is gone, and what it recorded last counts.
+    pub fn look_at_waits(&mut self, tasks: Option<&[Task]>, now_ns: u64) -> Result<WaitsNow, TraceError> {
+        let (deadlock, lost) = (self.checks("deadlock"), self.checks("lost-wakeup"));
+        if !deadlock && !lost {
+            return Ok(WaitsNow::default());
+        }
+        let header = self.refresh()?;
+        let recorded = Recorded::read(&self.recording);
+        if tasks.is_none() {
+            self.looked = Recorded::read(&self.recording);
+        }
+        let snapshot = recorded.snapshot(&self.looked, tasks, now_ns);
+        let mut context = self.context(&header);
+        let names = Names::new(&mut context, &recorded);
+        let mut hang = recorded.hang(&snapshot, &names);
+        self.looked = recorded;
+        hang.findings.retain(|finding| if finding.kind == Kind::Deadlock { deadlock } else { lost });
+        for finding in &hang.findings {
+            self.hangs.entry(finding.id.clone()).or_insert_with(|| finding.clone());
+        }
+        Ok(WaitsNow { findings: hang.findings, may_be_ended: hang.may_be_ended })
+    }
+
+    fn context(&mut self, header: &HeaderView) -> Context<'_> {
+        Context {
+            recording: &self.recording,
+            symbolizer: &self.symbolizer,
+            sources: self.sources.as_mut(),
+            threads: &self.threads,
+            slots: &self.slots,
+            main_bias: header.main_bias,
+        }
+    }
+
     /// The whole report as of now, before suppressions, baseline and gating.
     pub fn report(&mut self, ending: &Ending) -> Result<Report, TraceError> {
-        let findings = self.findings(0, u64::MAX)?;
+        let mut findings = self.findings(0, u64::MAX)?;
+        findings.extend(self.inversions()?);
+        findings.extend(self.hangs.values().cloned());
         let header = self.recording.header()?;
         let degraded = self.degraded(&header);
         let verdict = if self.is_incomplete(&header) { Verdict::Incomplete } else { Verdict::Clean };

@@ -35,7 +35,7 @@ impl Context<'_> {
     }
 
     /// Frames of an access, innermost first; empty where its row says nothing.
-    fn access_frames(&mut self, row: &AccessRow) -> Vec<Frame> {
+    pub(super) fn access_frames(&mut self, row: &AccessRow) -> Vec<Frame> {
         let mut frames = Vec::new();
         if row.site == NO_SITE {
             frames.push(Frame { function: interposed_name(row.interposed).to_string(), ..Frame::default() });
@@ -118,6 +118,12 @@ impl Context<'_> {
             });
         }
         locks
+    }
+
+    /// Name of the static that holds an address.
+    pub(super) fn static_name(&self, address: u64) -> Option<String> {
+        let variable = self.symbolizer.variable(Avma(address))?;
+        Some(crate::symbolize::short_name(&variable.name).to_string())
     }
 
     /// A static's name, or where the lock was taken.

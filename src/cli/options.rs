@@ -52,7 +52,7 @@ pub struct RunOptions {
     /// [default: conprof-out/<program>-<time>-<pid>, linked as conprof-out/latest]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What to check: data-race, lock-misuse, or the group `races`; `all` is what this version can do
+    /// What to check: data-race, lock-order-inversion, deadlock, lost-wakeup, or the groups `races`, `locks`; `all` is what this version can do
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub checks: Option<Vec<String>>,
     /// Kinds of finding that make the exit status 66; `all`, `none`
@@ -69,6 +69,9 @@ pub struct RunOptions {
     /// End the program after DUR: 66 if something gates, else 124
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+    /// End a program that can never go on by itself after DUR; 0 never does
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "10s")]
+    pub hang_after: Duration,
     /// Run N times and merge; each finding says in how many runs it was seen
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,

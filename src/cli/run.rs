@@ -12,9 +12,11 @@ use crate::launch::{self, Observer, OutDir, Outcome, Planned, Program, Recording
 use crate::merge::{Relation, merge};
 use crate::os::{self, Ended};
 use crate::report::place;
-use crate::report::{DegradedCheck, Exit, Kind, Process, Report, SCHEMA, Verdict, text};
+use crate::report::{DegradedCheck, Exit, Finding, Kind, Process, Report, SCHEMA, Verdict, text};
 use crate::trace::{RECORDING, RUN_RECORD, Recording, RunRecord};
-use crate::wire::recording::{CONFIG_HALT_ON_ERROR, CONFIG_RACES, CONFIG_RECORD_FULL, CONFIG_REPORT_BENIGN};
+use crate::wire::recording::{
+    CONFIG_HALT_ON_ERROR, CONFIG_LOCKS, CONFIG_RACES, CONFIG_RECORD_FULL, CONFIG_REPORT_BENIGN,
+};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
@@ -22,8 +24,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+/// How often the lock order is looked at, at most.
+const ORDERS_EVERY: Duration = Duration::from_millis(400);
+/// How often waits are looked at, at most.
+const WAITS_EVERY: Duration = Duration::from_millis(150);
+
 /// Kinds of finding that this version looks for.
-const IMPLEMENTED: [Kind; 2] = [Kind::DataRace, Kind::LockMisuse];
+const IMPLEMENTED: [Kind; 4] = [Kind::DataRace, Kind::Deadlock, Kind::LostWakeup, Kind::LockOrderInversion];
 
 /// Runs the subcommand and returns the exit status; does not return where the program died by a signal and nothing gates.
 pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
@@ -146,6 +153,9 @@ impl Checks {
     }
 }
 
+/// Checks that need locks to be followed.
+const LOCK_CHECKS: [&str; 3] = ["deadlock", "lost-wakeup", "lock-order-inversion"];
+
 fn kind_name(kind: Kind) -> String {
     crate::report::place::words(kind).name.to_string()
 }
@@ -262,6 +272,9 @@ impl One<'_> {
             start: Instant::now(),
             pid: 0,
             seen: 0,
+            orders: 0,
+            orders_at: Instant::now(),
+            waits: Waits::default(),
             announced: HashSet::new(),
             said: None,
             perf: Perf::prepare(self.options.sample_rate, self.words),
@@ -298,6 +311,9 @@ impl One<'_> {
         let mut config = 0;
         if self.record.checks.iter().any(|check| check == "data-race") {
             config |= CONFIG_RACES;
+        }
+        if self.record.checks.iter().any(|check| LOCK_CHECKS.contains(&check.as_str())) {
+            config |= CONFIG_LOCKS;
         }
         if self.options.record == Record::Full {
             config |= CONFIG_RECORD_FULL;
@@ -341,6 +357,20 @@ impl One<'_> {
     }
 }
 
+/// What is known of the waits of the program's threads.
+#[derive(Debug, Default)]
+struct Waits {
+    /// Those seen at the latest poll.
+    seen: Vec<(u32, u64)>,
+    /// Those of the latest analysis, and when it was.
+    analysed: Vec<(u32, u64)>,
+    at: Option<Instant>,
+    /// Analyses of the same waits so far.
+    looks: u32,
+    /// Since when every thread is stuck.
+    stuck_since: Option<Instant>,
+}
+
 /// Looks at the recording while the program runs.
 struct Watcher<'a> {
     run: &'a One<'a>,
@@ -349,6 +379,10 @@ struct Watcher<'a> {
     pid: u32,
     /// Finding rows looked at.
     seen: u64,
+    /// Rows of the lock-order log looked at, and when.
+    orders: u64,
+    orders_at: Instant,
+    waits: Waits,
     announced: HashSet<String>,
     /// Text of the findings, where it was said before the end.
     said: Option<String>,
@@ -356,6 +390,69 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
+    fn poll_findings(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let rows = session.finding_rows();
+        if rows <= self.seen {
+            return;
+        }
+        let Ok(findings) = session.findings(self.seen, rows) else { return };
+        self.seen = rows;
+        self.announce(findings, false);
+    }
+
+    fn poll_orders(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let rows = session.order_rows();
+        if rows <= self.orders || self.orders_at.elapsed() < ORDERS_EVERY {
+            return;
+        }
+        (self.orders, self.orders_at) = (rows, Instant::now());
+        if let Ok(findings) = session.inversions() {
+            self.announce(findings, false);
+        }
+    }
+
+    /// Looks for threads that can never go on; whether the program hangs for so long that it is to be ended.
+    fn poll_waits(&mut self) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let now = session.waiters();
+        let lasting = !now.is_empty() && now.iter().any(|wait| self.waits.seen.contains(wait));
+        self.waits.seen = now;
+        // The same waits are looked at ever more rarely: what they mean changes only by what other threads do.
+        let same = self.waits.analysed == self.waits.seen;
+        let pause = WAITS_EVERY * if same { 1 << self.waits.looks.min(4) } else { 1 };
+        if lasting && self.waits.at.is_none_or(|at| at.elapsed() >= pause) {
+            self.waits.at = Some(Instant::now());
+            self.waits.looks = if same { self.waits.looks + 1 } else { 0 };
+            let before = std::mem::replace(&mut self.waits.analysed, self.waits.seen.clone());
+            let tasks = launch::tasks(self.pid);
+            if let Ok(waits) = session.look_at_waits(Some(&tasks), 0) {
+                let since = self.waits.stuck_since.filter(|_| before == self.waits.analysed);
+                self.waits.stuck_since = waits.may_be_ended.then(|| since.unwrap_or_else(Instant::now));
+                self.announce(waits.findings, true);
+            }
+        }
+        let limit = self.run.options.hang_after;
+        !limit.is_zero() && self.waits.stuck_since.is_some_and(|since| since.elapsed() >= limit)
+    }
+
+    /// Says findings that were not said before, as a line or in full.
+    fn announce(&mut self, findings: Vec<Finding>, in_full: bool) {
+        let mut report = Report { findings, ..Report::default() };
+        self.run.acceptance.apply(&mut report);
+        report
+            .findings
+            .retain(|finding| !finding.suppressed && !finding.baseline && self.announced.insert(finding.id.clone()));
+        if in_full && !report.findings.is_empty() {
+            self.run.words.say(&text::findings(&report, self.run.words.style));
+        } else {
+            for finding in &report.findings {
+                self.run.words.say(&format!("{}\n", text::live_line(finding)));
+            }
+        }
+    }
+
     fn report(&mut self, exit: Option<Exit>, duration: Duration) -> Report {
         let ending = Ending { pid: self.pid, exit, duration };
         let mut report = match self.session.as_mut().map(|session| session.report(&ending)) {
@@ -437,21 +534,10 @@ impl Observer for Watcher<'_> {
         }
     }
 
-    fn poll(&mut self) {
-        let Some(session) = &mut self.session else { return };
-        let rows = session.finding_rows();
-        if rows <= self.seen {
-            return;
-        }
-        let Ok(findings) = session.findings(self.seen, rows) else { return };
-        self.seen = rows;
-        let mut report = Report { findings, ..Report::default() };
-        self.run.acceptance.apply(&mut report);
-        for finding in report.findings.iter().filter(|finding| !finding.suppressed && !finding.baseline) {
-            if self.announced.insert(finding.id.clone()) {
-                self.run.words.say(&format!("{}\n", text::live_line(finding)));
-            }
-        }
+    fn poll(&mut self) -> bool {
+        self.poll_findings();
+        self.poll_orders();
+        self.poll_waits()
     }
 
     fn interrupted(&mut self) {

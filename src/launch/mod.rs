@@ -17,6 +17,7 @@ mod program;
 mod recording;
 mod refusal;
 mod supervise;
+mod tasks;
 
 pub use environment::{Prepared, has_shim, prepare};
 pub use out_dir::OutDir;
@@ -25,3 +26,4 @@ pub use program::{Program, replace, resolve};
 pub use recording::{RecordingOptions, create_recording, trim_recording};
 pub use refusal::Refusal;
 pub use supervise::{Observer, Outcome, SuperviseOptions, supervise};
+pub use tasks::tasks;

@@ -2,6 +2,7 @@
 
 use crate::trace::{ROW_SIZES, Row};
 use crate::wire::VERSION;
+use crate::wire::locks::{LiveRow, LockRow, OrderRow};
 use crate::wire::recording::*;
 use std::fs::File;
 use std::io;
@@ -45,6 +46,11 @@ fn capacities(options: &RecordingOptions) -> [u64; TABLE_COUNT] {
     rows[Table::Findings as usize] = findings;
     rows[Table::Modules as usize] = modules;
     rows[Table::Sites as usize] = sites;
+    if options.config & CONFIG_LOCKS != 0 {
+        rows[Table::Locks as usize] = (options.max_bytes / 64 / LockRow::SIZE as u64).clamp(1024, 1 << 17);
+        rows[Table::Live as usize] = (options.max_bytes / 64 / LiveRow::SIZE as u64).clamp(256, 1 << 14).min(threads);
+        rows[Table::Orders as usize] = (options.max_bytes / 32 / OrderRow::SIZE as u64).clamp(1024, 1 << 16);
+    }
     if options.config & CONFIG_RECORD_FULL != 0 {
         let taken: u64 = rows.iter().zip(ROW_SIZES).map(|(count, size)| count * size).sum();
         rows[Table::Events as usize] = options.max_bytes.saturating_sub(taken) / EventRow::SIZE as u64;

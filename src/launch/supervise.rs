@@ -32,11 +32,11 @@ pub struct SuperviseOptions<'a> {
 pub trait Observer {
     /// The program runs.
     fn started(&mut self, pid: u32);
-    /// Some time has passed.
-    fn poll(&mut self);
+    /// Some time has passed. `true` asks to end the program, since it hangs.
+    fn poll(&mut self) -> bool;
     /// The first TERM or INT arrived, so the report must be written at once.
     fn interrupted(&mut self);
-    /// `--timeout` is over; the program is about to be ended.
+    /// `--timeout` is over, or the program hangs; it is about to be ended.
     fn timed_out(&mut self);
 }
 
@@ -49,7 +49,7 @@ pub struct Outcome {
     pub ended: Ended,
     /// Wall time.
     pub duration: Duration,
-    /// conprof ended it, because of `--timeout`.
+    /// conprof ended it, because of `--timeout` or `--hang-after`.
     pub timed_out: bool,
 }
 
@@ -82,9 +82,9 @@ pub fn supervise(options: SuperviseOptions<'_>, observer: &mut dyn Observer) -> 
         if let Some(ended) = watch.ended {
             return Ok(Outcome { pid, ended, duration: start.elapsed(), timed_out: timed_out.is_some() });
         }
-        observer.poll();
+        let hangs = observer.poll();
         match (options.timeout, timed_out) {
-            (Some(limit), None) if start.elapsed() >= limit => {
+            (limit, None) if hangs || limit.is_some_and(|limit| start.elapsed() >= limit) => {
                 observer.timed_out();
                 timed_out = Some(Instant::now());
                 os::kill(pid, libc::SIGTERM);

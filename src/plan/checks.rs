@@ -20,8 +20,8 @@
 
 use super::emit::{Emitter, Gpr, Hole, ORIGIN};
 use super::liveness::{FLAGS, Set, bit};
-use crate::scan::LockOperation;
 use crate::wire::entry::Entry;
+use crate::wire::locks::Operation;
 use crate::wire::site::{Class, PackedSite, SiteFlags};
 use crate::wire::state::{GRANULE_MASK, KEY, SHADOW_BASE};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, Register};
@@ -348,14 +348,15 @@ fn may_shift(instruction: &Instruction) -> bool {
 /// An atomic or unknown operation: release before it, the operation, acquire after it.
 ///
 /// Where `lock` says so, the lock's owner is told as well: on the success edge of an acquiring compare-exchange
-/// (ZF is live there), or before an instruction that gives the lock up. `copy` writes the instruction as it is. Where no register can carry the address across the operation, the
+/// (ZF is live there), or before an instruction that gives the lock up. Without `orders` that is all. `copy` writes the instruction as it is. Where no register can carry the address across the operation, the
 /// address waits on the stack below the red zone and the operation is executed with its operand shifted.
 pub(crate) fn synchronising(
     em: &mut Emitter,
     instruction: &Instruction,
     context: &Context,
     packed: PackedSite,
-    lock: Option<LockOperation>,
+    lock: Option<Operation>,
+    orders: bool,
     copy: &mut dyn FnMut(&mut Emitter) -> Result<(), Unchecked>,
 ) -> Result<(), Unchecked> {
     let class = packed.class();
@@ -363,19 +364,21 @@ pub(crate) fn synchronising(
     let site = em.site(packed, svma);
     let unknown = matches!(class, Class::UnknownLoad | Class::UnknownStore | Class::UnknownRmw);
     let always = !unknown || packed.flags().has(SiteFlags::RELEASE_ALWAYS);
-    let released = matches!(lock, Some(LockOperation::ReleaseExclusive | LockOperation::ReleaseShared));
-    let acquired = lock.is_some() && !released && matches!(instruction.mnemonic(), Mnemonic::Cmpxchg);
+    // With the order of atomics tracked, the runtime sees a possible unlock there.
+    let released = lock.is_some_and(|l| l.gives_up() || l == Operation::MayUnlock && !orders);
+    let acquired = lock.is_some_and(Operation::takes) && matches!(instruction.mnemonic(), Mnemonic::Cmpxchg);
     if released {
         call_with_address(em, instruction, context, Entry::LockReleased, site)?;
     }
-    if class.writes() {
+    if class.writes() && orders {
         if always || !context.flags_dead_before() {
             call_with_address(em, instruction, context, Entry::AtomicBefore, site)?;
         } else {
             if_sync_object(em, instruction, context, site)?;
         }
     }
-    let needs_after = class.reads() && !packed.flags().has(SiteFlags::ORDERS_NOTHING);
+    let orders_after = orders && class.reads() && !packed.flags().has(SiteFlags::ORDERS_NOTHING);
+    let needs_after = orders_after || acquired;
     if !needs_after {
         copy(em)?;
         em.map(svma, 0);
@@ -385,7 +388,9 @@ pub(crate) fn synchronising(
         Some(s) => {
             lea(em, instruction, s, 0)?;
             copy(em)?;
-            after(em, svma, s, site, unknown && context.after & FLAGS == 0);
+            if orders_after {
+                after(em, svma, s, site, unknown && context.after & FLAGS == 0);
+            }
             if acquired {
                 let failed = em.jcc_forward(5);
                 push_and_call(em, svma, s, Entry::LockAcquired, site, 0);
@@ -403,7 +408,9 @@ pub(crate) fn synchronising(
             em.encode(&shifted(instruction, SPILL_OFFSET)).map_err(|_| Unchecked::Encoding)?;
             let next = instruction.next_ip();
             em.map(next, SPILL_OFFSET);
-            push_arguments_and_call(em, next, s, Entry::AtomicAfter, site, SPILL_OFFSET);
+            if orders_after {
+                push_arguments_and_call(em, next, s, Entry::AtomicAfter, site, SPILL_OFFSET);
+            }
             if acquired {
                 let failed = em.jcc_forward(5);
                 push_arguments_and_call(em, next, s, Entry::LockAcquired, site, SPILL_OFFSET);

@@ -10,9 +10,11 @@ use super::emit::{Emitter, Hole, ORIGIN};
 use super::file::PlanTally;
 use super::imports::ForeignImports;
 use super::liveness::{self, FLAGS};
-use super::{FunctionCopy, Text};
+use super::{FunctionCopy, Tactic, Text};
+use crate::scan::primitives::LockMarks;
 use crate::scan::{Function, Policy, Site};
 use crate::wire::entry::{Entry, HOOK_BASE};
+use crate::wire::locks::{Operation, Success, Type, lock_bits};
 use crate::wire::site::{Class, Order, PackedSite, SiteFlags};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::BTreeSet;
@@ -42,6 +44,10 @@ struct Copier<'a> {
     branches: Vec<(Hole, u64)>,
     cold: Vec<Cold>,
     opaque: Option<u32>,
+    tactic: Tactic,
+    marks: &'a LockMarks,
+    /// Site of the lock operation that the whole function is.
+    lock_function: Option<u32>,
 }
 
 /// Copies `function` to the end of the code section.
@@ -49,13 +55,26 @@ pub(crate) fn copy_function(
     function: &Function,
     text: &Text<'_>,
     imports: &ForeignImports,
+    tactic: Tactic,
+    marks: &LockMarks,
     em: &mut Emitter,
     tally: &mut PlanTally,
 ) -> FunctionCopy {
     em.align(16);
     let live = liveness::analyze(function);
-    let mut copier =
-        Copier { function, text, em, tally, labels: Vec::new(), branches: Vec::new(), cold: Vec::new(), opaque: None };
+    let mut copier = Copier {
+        function,
+        text,
+        em,
+        tally,
+        labels: Vec::new(),
+        branches: Vec::new(),
+        cold: Vec::new(),
+        opaque: None,
+        tactic,
+        marks,
+        lock_function: None,
+    };
     let entry = copier.entry(live.before.first().copied().unwrap_or(0) & FLAGS == 0);
     let leaders = leaders(function);
     let mut covered = Covered::default();
@@ -137,10 +156,16 @@ impl Copier<'_> {
             policy => {
                 let is_part = self.function.symbol.contains(".cold");
                 let calls = self.function.instructions.iter().any(is_call);
-                if flags_dead && !is_part && (calls || !self.function.sites.is_empty()) {
+                let needs_frame = self.tactic == Tactic::Races && (calls || !self.function.sites.is_empty());
+                if flags_dead && !is_part && needs_frame {
                     self.em.call_entry(Entry::FunctionEntry);
                 }
-                if *policy == Policy::Opaque {
+                if let Some(bits) = self.marks.functions.get(&start) {
+                    let site = self.em.site(lock_site(*bits), start);
+                    self.lock_function = Some(site);
+                    checks::call_without_address(self.em, start, Entry::LockCall, site);
+                }
+                if *policy == Policy::Opaque && self.tactic == Tactic::Races {
                     let packed = PackedSite::new(Class::Opaque, Order::Unknown, SiteFlags::default(), 0);
                     let site = self.em.site(packed, start);
                     self.opaque = Some(site);
@@ -183,6 +208,9 @@ impl Copier<'_> {
             self.call(instruction, imports);
             return;
         }
+        if let Some(site) = self.lock_function.filter(|_| instruction.flow_control() == FlowControl::Return) {
+            checks::call_without_address(self.em, pc, Entry::LockReturn, site);
+        }
         if self.opaque.is_some() {
             let leaves = match instruction.flow_control() {
                 FlowControl::Return | FlowControl::IndirectBranch => true,
@@ -206,7 +234,11 @@ impl Copier<'_> {
         site: &Site,
         covered: &mut Covered,
     ) -> Result<bool, Unchecked> {
-        let packed = PackedSite::new(site.class, site.order, site.flags, site.size);
+        let bits = self.marks.instructions.get(&site.pc.0).copied().unwrap_or_else(|| self.may_unlock(instruction));
+        if self.tactic == Tactic::Locks && bits == 0 {
+            return Ok(false);
+        }
+        let packed = PackedSite(PackedSite::new(site.class, site.order, site.flags, site.size).0 | bits);
         let opaque = self.opaque.is_some();
         self.tally.site(site);
         match site.class {
@@ -249,7 +281,8 @@ impl Copier<'_> {
                     instruction,
                     context,
                     packed,
-                    site.lock.map(|l| l.operation),
+                    crate::wire::locks::operation_of(bits),
+                    self.tactic == Tactic::Races,
                     &mut copy,
                 )?;
                 Ok(true)
@@ -257,10 +290,36 @@ impl Copier<'_> {
         }
     }
 
+    /// Lock bits of an instruction that no row names, where it may still give a lock up.
+    fn may_unlock(&self, instruction: &Instruction) -> u64 {
+        let exchanges = matches!(instruction.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd);
+        // A slow path that takes a lock exchanges the word as well.
+        if !exchanges || self.lock_function.is_some() {
+            return 0;
+        }
+        lock_bits(Operation::MayUnlock, Success::Always, Type::Unknown)
+    }
+
+    /// A call of an atomic's function that is a lock operation.
+    fn lock_call(&mut self, instruction: &Instruction, bits: u64) {
+        let (pc, next) = (instruction.ip(), instruction.next_ip());
+        let site = self.em.site(lock_site(bits), pc);
+        checks::call_without_address(self.em, pc, Entry::LockCall, site);
+        self.em.jmp_original(pc, false);
+        if liveness::index_of(self.function, next).is_some() {
+            self.labels.push((next, self.em.here()));
+            self.em.map(next, 0);
+            checks::call_without_address(self.em, next, Entry::LockReturn, site);
+        }
+    }
+
     /// Jumps to the original call; what follows is reached through its return site.
     fn call(&mut self, instruction: &Instruction, imports: &ForeignImports) {
         let pc = instruction.ip();
-        let foreign = self.opaque.is_none() && imports.is_foreign_call(instruction);
+        if let Some(bits) = self.marks.calls.get(&pc) {
+            return self.lock_call(instruction, *bits);
+        }
+        let foreign = self.tactic == Tactic::Races && self.opaque.is_none() && imports.is_foreign_call(instruction);
         let around = if foreign {
             let packed = PackedSite::new(Class::Opaque, Order::Unknown, SiteFlags::default(), 0);
             Some(self.em.site(packed, pc))
@@ -343,6 +402,11 @@ impl Copier<'_> {
             self.em.jmp_original(target, true);
         }
     }
+}
+
+/// The packed site of a lock operation that is a call.
+fn lock_site(bits: u64) -> PackedSite {
+    PackedSite(PackedSite::new(Class::Opaque, Order::Unknown, SiteFlags::default(), 0).0 | bits)
 }
 
 /// The condition's number as it stands in the opcode.

@@ -31,6 +31,7 @@ mod tests;
 pub use file::{Plan, PlanTally};
 
 use crate::elf::Svma;
+use crate::scan::primitives::{self, Catalogue, LockMarks};
 use crate::scan::{ModuleScan, Policy};
 use object::{Object, ObjectSegment};
 
@@ -89,10 +90,33 @@ impl<'a> Text<'a> {
     }
 }
 
+/// What a plan is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tactic {
+    /// Every function with every check.
+    #[default]
+    Races,
+    /// Only functions that are or contain lock operations, and of these only the lock operations: no shadow, and the rest of the
+    /// program runs untouched.
+    Locks,
+}
+
 /// Plans the race tactic for a module: every function that its policy lets be copied, with every check.
 ///
 /// `data` are the ELF file's bytes that `scan` was made from. `progress` gets (functions done, functions).
 pub fn plan_module(scan: &ModuleScan, data: &[u8], progress: &dyn Fn(u64, u64)) -> Result<Plan, PlanError> {
+    let marks = primitives::mark(scan, data, &Catalogue::built_in());
+    plan_module_for(scan, data, Tactic::Races, &marks, progress)
+}
+
+/// Plans a tactic for a module, with its lock operations as found by [`primitives::mark`].
+pub fn plan_module_for(
+    scan: &ModuleScan,
+    data: &[u8],
+    tactic: Tactic,
+    marks: &LockMarks,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Plan, PlanError> {
     let text = Text::new(data)?;
     let imports = imports::foreign_imports(data);
     let code_delta = if scan.is_pie { -(WINDOW_BYTES as i64) } else { FIXED_DELTA };
@@ -111,10 +135,11 @@ pub fn plan_module(scan: &ModuleScan, data: &[u8], progress: &dyn Fn(u64, u64)) 
                 continue;
             }
             _ if function.instructions.is_empty() => continue,
+            _ if tactic == Tactic::Locks && !marks.concern(function) => continue,
             Policy::Instrument if !copy::needs_copy(function) => continue,
             _ => {}
         }
-        copies.push(copy::copy_function(function, &text, &imports, &mut emitter, &mut tally));
+        copies.push(copy::copy_function(function, &text, &imports, tactic, marks, &mut emitter, &mut tally));
     }
     progress(total, total);
     let entries = copies.iter().filter_map(|c| Some((c.start.0, c.entry?))).collect();

@@ -96,7 +96,7 @@ fn an_atomic_load_that_destroys_its_address_keeps_it_in_another_register() {
     let instruction = decode(&bytes, 0x1000);
     let context = Context { before: ALL & !2, after: ALL & !2, touches: 1 };
     let packed = PackedSite::new(Class::AtomicLoad, Order::Acquire, SiteFlags::default(), 8);
-    checks::synchronising(&mut em, &instruction, &context, packed, None, &mut |em| {
+    checks::synchronising(&mut em, &instruction, &context, packed, None, true, &mut |em| {
         em.raw(&bytes);
         Ok(())
     })

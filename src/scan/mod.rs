@@ -24,6 +24,7 @@ mod functions;
 mod jumptable;
 mod meaning;
 mod model;
+pub mod primitives;
 mod sufficiency;
 mod targets;
 

@@ -2,6 +2,7 @@
 
 use super::rows::{Row, at};
 use crate::wire::VERSION;
+use crate::wire::locks::{LiveRow, LockRow, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::fmt;
@@ -103,6 +104,9 @@ pub(crate) const ROW_SIZES: [u64; TABLE_COUNT] = {
     sizes[Table::Modules as usize] = size_of::<ModuleRow>() as u64;
     sizes[Table::Events as usize] = size_of::<EventRow>() as u64;
     sizes[Table::Sites as usize] = size_of::<SiteRow>() as u64;
+    sizes[Table::Locks as usize] = size_of::<LockRow>() as u64;
+    sizes[Table::Live as usize] = size_of::<LiveRow>() as u64;
+    sizes[Table::Orders as usize] = size_of::<OrderRow>() as u64;
     sizes[Table::LockFigures as usize] = size_of::<LockFiguresRow>() as u64;
     sizes[Table::WaitTotals as usize] = size_of::<WaitTotalRow>() as u64;
     sizes[Table::BlameTotals as usize] = size_of::<BlameTotalRow>() as u64;

@@ -1,5 +1,6 @@
 //! Decoding of single rows.
 
+use crate::wire::locks::{HOLDS, HoldRow, LiveRow, LockRow, OTHERS, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, Histogram, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::mem::offset_of;
@@ -42,6 +43,61 @@ row!(AccessRow, Accesses, { site: u32, node: u32, lock_set: u32, slot: u16, inte
 row!(LockSetRow, LockSets, { lock: u64, parent: u32, acquired_at: u32, shared: u32, reserved: u32 });
 row!(EventRow, Events, { kind: u32, thread: u32, object: u64, size: u64, access: u32, reserved: u32 });
 row!(SiteRow, Sites, { pc: u64, packed: u64 });
+
+row!(LockRow, Locks, { address: u64, first_access: u32, lock_type: u32, users: u64, gone: u32, owner: u32 });
+
+fn hold(bytes: &[u8]) -> HoldRow {
+    HoldRow {
+        lock: at!(bytes, offset_of!(HoldRow, lock), u32),
+        shared: at!(bytes, offset_of!(HoldRow, shared), u32),
+        access: at!(bytes, offset_of!(HoldRow, access), u32),
+        reserved: at!(bytes, offset_of!(HoldRow, reserved), u32),
+    }
+}
+
+impl Row for LiveRow {
+    const TABLE: Table = Table::Live;
+    fn decode(bytes: &[u8]) -> Self {
+        let tail = |offset: usize| bytes.get(offset..).unwrap_or_default();
+        let mut holds = [HoldRow::default(); HOLDS];
+        for (index, place) in holds.iter_mut().enumerate() {
+            *place = hold(tail(offset_of!(LiveRow, holds) + index * size_of::<HoldRow>()));
+        }
+        LiveRow {
+            sequence: at!(bytes, offset_of!(LiveRow, sequence), u64),
+            wait_word: at!(bytes, offset_of!(LiveRow, wait_word), u64),
+            wait_since_ns: at!(bytes, offset_of!(LiveRow, wait_since_ns), u64),
+            wait_kind: at!(bytes, offset_of!(LiveRow, wait_kind), u32),
+            wait_timed: at!(bytes, offset_of!(LiveRow, wait_timed), u32),
+            wait_lock: at!(bytes, offset_of!(LiveRow, wait_lock), u32),
+            wait_access: at!(bytes, offset_of!(LiveRow, wait_access), u32),
+            wait_target: at!(bytes, offset_of!(LiveRow, wait_target), u32),
+            hold_count: at!(bytes, offset_of!(LiveRow, hold_count), u32),
+            once: at!(bytes, offset_of!(LiveRow, once), u64),
+            holds,
+        }
+    }
+}
+
+impl Row for OrderRow {
+    const TABLE: Table = Table::Orders;
+    fn decode(bytes: &[u8]) -> Self {
+        let tail = |offset: usize| bytes.get(offset..).unwrap_or_default();
+        let mut others = [0; OTHERS];
+        for (index, place) in others.iter_mut().enumerate() {
+            *place = at!(bytes, offset_of!(OrderRow, others) + index * 4, u32);
+        }
+        OrderRow {
+            kind: at!(bytes, offset_of!(OrderRow, kind), u32),
+            thread: at!(bytes, offset_of!(OrderRow, thread), u32),
+            object: at!(bytes, offset_of!(OrderRow, object), u64),
+            held: hold(tail(offset_of!(OrderRow, held))),
+            wanted: hold(tail(offset_of!(OrderRow, wanted))),
+            others,
+            count: at!(bytes, offset_of!(OrderRow, count), u64),
+        }
+    }
+}
 
 fn side(bytes: &[u8]) -> SideRow {
     SideRow {

@@ -64,6 +64,7 @@ fn start(handed: &environment::Handed) -> bool {
         return refuse(Degraded::NoShadow);
     }
     check::init();
+    crate::lock::init();
     if !thread::install_main() {
         return refuse(Degraded::NoGs);
     }

@@ -398,6 +398,16 @@ pub fn lock_released(state: &mut ThreadState, lock: usize, _site: u32) {
     release(state, lock);
 }
 
+/// Size of a block whose allocation was seen; 0 for any other.
+pub fn block_size(block: usize) -> usize {
+    if memory::is_ready() { blocks::size_of(block) } else { 0 }
+}
+
+/// The access row of a site, or of the interposed function for `NO_SITE`, in the thread's present context.
+pub fn place(state: &mut ThreadState, site: u32) -> u32 {
+    who::row_of_site(state, site)
+}
+
 /// The process is about to end.
 pub fn exiting(state: &mut ThreadState) {
     flush(state);

@@ -6,6 +6,7 @@
 use super::real;
 use super::{caller_is_checked, interpose};
 use crate::check;
+use crate::lock;
 use crate::thread;
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
@@ -50,6 +51,7 @@ fn allocated_exactly(block: Ptr, len: usize) -> Ptr {
 /// `len` is 0 where it is not known.
 fn freeing(block: Ptr, len: usize) {
     thread::run(|state| {
+        lock::freed(block as usize, if len == 0 { check::block_size(block as usize) } else { len });
         if caller_is_checked(state) {
             check::freed(state, block as usize, len);
         } else {

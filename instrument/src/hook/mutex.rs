@@ -2,8 +2,11 @@
 
 use super::{interpose, real};
 use crate::check;
+use crate::lock;
 use crate::thread::{self, ThreadState};
+use conprof_wire::locks::Type;
 use conprof_wire::recording::NO_SITE;
+use conprof_wire::waits::WaitKind;
 use core::ffi::{c_int, c_void};
 
 type Ptr = *mut c_void;
@@ -41,22 +44,48 @@ interpose! {
     call_once => c11_once;
 }
 
-/// After a lock call: `result` says whether the lock is held now.
-pub(super) fn taken(lock: Ptr, result: c_int, exclusive: bool) -> c_int {
-    if result == 0 || result == libc::EOWNERDEAD {
-        thread::run(|state| check::lock_acquired(state, lock as usize, NO_SITE, exclusive));
-    }
+/// Makes a lock call that may wait: the wait is published, and what it took is a hold.
+pub(super) fn takes(
+    lock: Ptr,
+    lock_type: Type,
+    exclusive: bool,
+    is_timed: bool,
+    take: impl FnOnce() -> c_int,
+) -> c_int {
+    let kind = if exclusive { WaitKind::Lock } else { WaitKind::Shared };
+    thread::run(|state| lock::wait(state, kind, lock as usize, lock as usize, 0, is_timed));
+    let result = take();
+    thread::run(|state| {
+        lock::waited(state);
+        hold(state, lock, lock_type, result, exclusive, is_timed);
+    });
     result
+}
+
+/// After a lock call that did not wait.
+pub(super) fn tried(lock: Ptr, lock_type: Type, exclusive: bool, result: c_int) -> c_int {
+    thread::run(|state| hold(state, lock, lock_type, result, exclusive, true));
+    result
+}
+
+/// `result` says whether the lock is held now.
+fn hold(state: &mut ThreadState, lock: Ptr, lock_type: Type, result: c_int, exclusive: bool, is_try: bool) {
+    if result == 0 || result == libc::EOWNERDEAD {
+        lock::interposed_acquired(state, lock as usize, exclusive, is_try, lock_type);
+    }
 }
 
 /// Before an unlock call.
 pub(super) fn giving_up(lock: Ptr) {
-    thread::run(|state| check::lock_released(state, lock as usize, NO_SITE));
+    thread::run(|state| lock::released(state, lock as usize, NO_SITE));
 }
 
 /// Before the object is initialised or after it is destroyed.
 pub(super) fn gone(object: Ptr) {
-    thread::run(|state| check::destroy(state, object as usize));
+    thread::run(|state| {
+        check::destroy(state, object as usize);
+        lock::gone(object as usize);
+    });
 }
 
 unsafe extern "C" fn mutex_init(mutex: Ptr, attributes: Ptr) -> c_int {
@@ -76,22 +105,22 @@ unsafe extern "C" fn mutex_destroy(mutex: Ptr) -> c_int {
 
 unsafe extern "C" fn mutex_lock(mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::pthread_mutex_lock(mutex) }, true)
+    takes(mutex, Type::PthreadMutex, true, false, || unsafe { real::pthread_mutex_lock(mutex) })
 }
 
 unsafe extern "C" fn mutex_trylock(mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::pthread_mutex_trylock(mutex) }, true)
+    tried(mutex, Type::PthreadMutex, true, unsafe { real::pthread_mutex_trylock(mutex) })
 }
 
 unsafe extern "C" fn mutex_timedlock(mutex: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::pthread_mutex_timedlock(mutex, time) }, true)
+    takes(mutex, Type::PthreadMutex, true, true, || unsafe { real::pthread_mutex_timedlock(mutex, time) })
 }
 
 unsafe extern "C" fn mutex_clocklock(mutex: Ptr, clock: c_int, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::pthread_mutex_clocklock(mutex, clock, time) }, true)
+    takes(mutex, Type::PthreadMutex, true, true, || unsafe { real::pthread_mutex_clocklock(mutex, clock, time) })
 }
 
 unsafe extern "C" fn mutex_unlock(mutex: Ptr) -> c_int {
@@ -102,17 +131,17 @@ unsafe extern "C" fn mutex_unlock(mutex: Ptr) -> c_int {
 
 unsafe extern "C" fn c11_lock(mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::mtx_lock(mutex) }, true)
+    takes(mutex, Type::PthreadMutex, true, false, || unsafe { real::mtx_lock(mutex) })
 }
 
 unsafe extern "C" fn c11_trylock(mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::mtx_trylock(mutex) }, true)
+    tried(mutex, Type::PthreadMutex, true, unsafe { real::mtx_trylock(mutex) })
 }
 
 unsafe extern "C" fn c11_timedlock(mutex: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(mutex, unsafe { real::mtx_timedlock(mutex, time) }, true)
+    takes(mutex, Type::PthreadMutex, true, true, || unsafe { real::mtx_timedlock(mutex, time) })
 }
 
 unsafe extern "C" fn c11_unlock(mutex: Ptr) -> c_int {
@@ -128,11 +157,15 @@ unsafe extern "C" fn c11_destroy(mutex: Ptr) {
 }
 
 /// Around a wait: the mutex is given up and taken again, and the wake-up orders the waker before the waiter.
-fn waits(condition: Ptr, mutex: Ptr, wait: impl FnOnce() -> c_int) -> c_int {
-    giving_up(mutex);
+fn waits(condition: Ptr, mutex: Ptr, is_timed: bool, wait: impl FnOnce() -> c_int) -> c_int {
+    thread::run(|state| {
+        lock::released(state, mutex as usize, NO_SITE);
+        lock::wait(state, WaitKind::Condvar, condition as usize, mutex as usize, 0, is_timed);
+    });
     let result = wait();
     thread::run(|state| {
-        check::lock_acquired(state, mutex as usize, NO_SITE, true);
+        lock::waited(state);
+        lock::interposed_acquired(state, mutex as usize, true, false, Type::PthreadMutex);
         if result == 0 {
             check::acquire(state, condition as usize);
         }
@@ -146,17 +179,17 @@ fn signals(condition: Ptr) {
 
 unsafe extern "C" fn condition_wait(condition: Ptr, mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
-    waits(condition, mutex, || unsafe { real::pthread_cond_wait(condition, mutex) })
+    waits(condition, mutex, false, || unsafe { real::pthread_cond_wait(condition, mutex) })
 }
 
 unsafe extern "C" fn condition_timedwait(condition: Ptr, mutex: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    waits(condition, mutex, || unsafe { real::pthread_cond_timedwait(condition, mutex, time) })
+    waits(condition, mutex, true, || unsafe { real::pthread_cond_timedwait(condition, mutex, time) })
 }
 
 unsafe extern "C" fn condition_clockwait(condition: Ptr, mutex: Ptr, clock: c_int, time: Time) -> c_int {
     // SAFETY: forwarded.
-    waits(condition, mutex, || unsafe { real::pthread_cond_clockwait(condition, mutex, clock, time) })
+    waits(condition, mutex, true, || unsafe { real::pthread_cond_clockwait(condition, mutex, clock, time) })
 }
 
 unsafe extern "C" fn condition_signal(condition: Ptr) -> c_int {
@@ -180,12 +213,12 @@ unsafe extern "C" fn condition_destroy(condition: Ptr) -> c_int {
 
 unsafe extern "C" fn c11_wait(condition: Ptr, mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
-    waits(condition, mutex, || unsafe { real::cnd_wait(condition, mutex) })
+    waits(condition, mutex, false, || unsafe { real::cnd_wait(condition, mutex) })
 }
 
 unsafe extern "C" fn c11_timedwait(condition: Ptr, mutex: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    waits(condition, mutex, || unsafe { real::cnd_timedwait(condition, mutex, time) })
+    waits(condition, mutex, true, || unsafe { real::cnd_timedwait(condition, mutex, time) })
 }
 
 unsafe extern "C" fn c11_signal(condition: Ptr) -> c_int {
@@ -214,12 +247,12 @@ unsafe extern "C" fn spin_destroy(lock: Ptr) -> c_int {
 
 unsafe extern "C" fn spin_lock(lock: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_spin_lock(lock) }, true)
+    takes(lock, Type::PthreadSpin, true, false, || unsafe { real::pthread_spin_lock(lock) })
 }
 
 unsafe extern "C" fn spin_trylock(lock: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_spin_trylock(lock) }, true)
+    tried(lock, Type::PthreadSpin, true, unsafe { real::pthread_spin_trylock(lock) })
 }
 
 unsafe extern "C" fn spin_unlock(lock: Ptr) -> c_int {

@@ -104,6 +104,8 @@ reals! {
     strchr(text: Ptr, byte: c_int) -> Ptr, UNRESOLVED;
     strrchr(text: Ptr, byte: c_int) -> Ptr, UNRESOLVED;
 
+    syscall(number: i64) -> i64, UNRESOLVED;
+
     pthread_create(thread: *mut u64, attributes: Ptr, start: Ptr, argument: Ptr) -> c_int, UNRESOLVED;
     pthread_join(thread: u64, result: *mut Ptr) -> c_int, UNRESOLVED;
     pthread_tryjoin_np(thread: u64, result: *mut Ptr) -> c_int, UNRESOLVED;

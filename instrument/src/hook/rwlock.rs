@@ -1,7 +1,8 @@
 //! Reader-writer locks.
 
-use super::mutex::{giving_up, gone, taken};
+use super::mutex::{giving_up, gone, takes, tried};
 use super::{interpose, real};
+use conprof_wire::locks::Type;
 use core::ffi::{c_int, c_void};
 
 type Ptr = *mut c_void;
@@ -35,42 +36,42 @@ unsafe extern "C" fn destroy(lock: Ptr) -> c_int {
 
 unsafe extern "C" fn read(lock: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_rdlock(lock) }, false)
+    takes(lock, Type::PthreadRwLock, false, false, || unsafe { real::pthread_rwlock_rdlock(lock) })
 }
 
 unsafe extern "C" fn try_read(lock: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_tryrdlock(lock) }, false)
+    tried(lock, Type::PthreadRwLock, false, unsafe { real::pthread_rwlock_tryrdlock(lock) })
 }
 
 unsafe extern "C" fn timed_read(lock: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_timedrdlock(lock, time) }, false)
+    takes(lock, Type::PthreadRwLock, false, true, || unsafe { real::pthread_rwlock_timedrdlock(lock, time) })
 }
 
 unsafe extern "C" fn clock_read(lock: Ptr, clock: c_int, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_clockrdlock(lock, clock, time) }, false)
+    takes(lock, Type::PthreadRwLock, false, true, || unsafe { real::pthread_rwlock_clockrdlock(lock, clock, time) })
 }
 
 unsafe extern "C" fn write(lock: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_wrlock(lock) }, true)
+    takes(lock, Type::PthreadRwLock, true, false, || unsafe { real::pthread_rwlock_wrlock(lock) })
 }
 
 unsafe extern "C" fn try_write(lock: Ptr) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_trywrlock(lock) }, true)
+    tried(lock, Type::PthreadRwLock, true, unsafe { real::pthread_rwlock_trywrlock(lock) })
 }
 
 unsafe extern "C" fn timed_write(lock: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_timedwrlock(lock, time) }, true)
+    takes(lock, Type::PthreadRwLock, true, true, || unsafe { real::pthread_rwlock_timedwrlock(lock, time) })
 }
 
 unsafe extern "C" fn clock_write(lock: Ptr, clock: c_int, time: Time) -> c_int {
     // SAFETY: forwarded.
-    taken(lock, unsafe { real::pthread_rwlock_clockwrlock(lock, clock, time) }, true)
+    takes(lock, Type::PthreadRwLock, true, true, || unsafe { real::pthread_rwlock_clockwrlock(lock, clock, time) })
 }
 
 unsafe extern "C" fn unlock(lock: Ptr) -> c_int {

@@ -3,7 +3,9 @@
 use super::mutex::gone;
 use super::{interpose, real};
 use crate::check;
+use crate::lock;
 use crate::thread;
+use conprof_wire::waits::WaitKind;
 use core::ffi::{c_int, c_void};
 
 type Ptr = *mut c_void;
@@ -36,10 +38,18 @@ unsafe extern "C" fn barrier_destroy(barrier: Ptr) -> c_int {
 }
 
 unsafe extern "C" fn barrier_wait(barrier: Ptr) -> c_int {
-    thread::run(|state| check::release(state, barrier as usize));
+    thread::run(|state| {
+        check::release(state, barrier as usize);
+        lock::publishes(state, barrier as usize);
+        lock::wait(state, WaitKind::Barrier, barrier as usize, 0, 0, false);
+    });
     // SAFETY: forwarded.
     let result = unsafe { real::pthread_barrier_wait(barrier) };
-    thread::run(|state| check::acquire(state, barrier as usize));
+    thread::run(|state| {
+        lock::waited(state);
+        check::acquire(state, barrier as usize);
+        lock::learns(state, barrier as usize);
+    });
     result
 }
 
@@ -61,6 +71,13 @@ unsafe extern "C" fn post(semaphore: Ptr) -> c_int {
     unsafe { real::sem_post(semaphore) }
 }
 
+fn waits(semaphore: Ptr, is_timed: bool, wait: impl FnOnce() -> c_int) -> c_int {
+    thread::run(|state| lock::wait(state, WaitKind::Semaphore, semaphore as usize, 0, 0, is_timed));
+    let result = wait();
+    thread::run(lock::waited);
+    waited(semaphore, result)
+}
+
 fn waited(semaphore: Ptr, result: c_int) -> c_int {
     if result == 0 {
         thread::run(|state| check::acquire(state, semaphore as usize));
@@ -70,7 +87,7 @@ fn waited(semaphore: Ptr, result: c_int) -> c_int {
 
 unsafe extern "C" fn wait(semaphore: Ptr) -> c_int {
     // SAFETY: forwarded.
-    waited(semaphore, unsafe { real::sem_wait(semaphore) })
+    waits(semaphore, false, || unsafe { real::sem_wait(semaphore) })
 }
 
 unsafe extern "C" fn try_wait(semaphore: Ptr) -> c_int {
@@ -80,10 +97,10 @@ unsafe extern "C" fn try_wait(semaphore: Ptr) -> c_int {
 
 unsafe extern "C" fn timed_wait(semaphore: Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    waited(semaphore, unsafe { real::sem_timedwait(semaphore, time) })
+    waits(semaphore, true, || unsafe { real::sem_timedwait(semaphore, time) })
 }
 
 unsafe extern "C" fn clock_wait(semaphore: Ptr, clock: c_int, time: Time) -> c_int {
     // SAFETY: forwarded.
-    waited(semaphore, unsafe { real::sem_clockwait(semaphore, clock, time) })
+    waits(semaphore, true, || unsafe { real::sem_clockwait(semaphore, clock, time) })
 }

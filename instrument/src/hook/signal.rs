@@ -79,6 +79,11 @@ fn synchronous_mask() -> u64 {
     SYNCHRONOUS.iter().fold(0, |mask, signal| mask | bit(*signal))
 }
 
+/// A signal that the thread's own instruction raises: std handles these to tell stack overflows apart.
+fn is_fault(signal: c_int) -> bool {
+    matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP | libc::SIGABRT)
+}
+
 fn is_wrapper(handler: usize) -> bool {
     handler == wrapper as *const () as usize
 }
@@ -108,6 +113,8 @@ unsafe extern "C" fn set_action(signal: c_int, action: *const libc::sigaction, o
             let result = real::sigaction(signal, &raw const copy, old);
             if result != 0 {
                 place.store(before, Ordering::Release);
+            } else if handler != libc::SIG_DFL && handler != libc::SIG_IGN && !is_fault(signal) {
+                crate::record::count(conprof_wire::recording::Counter::SignalHandlers);
             }
             result
         };

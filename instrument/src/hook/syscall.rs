@@ -2,6 +2,7 @@
 
 use super::{io, key, mapping};
 use crate::check;
+use crate::lock;
 use crate::record;
 use crate::stubs::Saved;
 use crate::thread::{SystemCall, ThreadState};
@@ -18,6 +19,7 @@ pub fn before(state: &mut ThreadState, saved: &Saved) {
     state.system_call = call;
     let (first, second, third) = (argument(&call, 0), argument(&call, 1), argument(&call, 2));
     match saved.rax as i64 {
+        libc::SYS_futex => lock::futex_wait(state, first, second, argument(&call, 3)),
         libc::SYS_munmap => mapping::unmapping(state, first, second, true),
         libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_sendto => {
             io::reading(state, second, third);
@@ -51,6 +53,9 @@ pub fn before(state: &mut ThreadState, saved: &Saved) {
 pub fn after(state: &mut ThreadState, result: i64) {
     let call = state.system_call;
     let (first, second, third) = (argument(&call, 0), argument(&call, 1), argument(&call, 2));
+    if call.registers[0] as i64 == libc::SYS_futex {
+        return lock::futex_waited(state);
+    }
     if (-4095..0).contains(&result) {
         return;
     }

@@ -5,9 +5,11 @@
 
 use super::{interpose, real};
 use crate::apply::modules;
+use crate::lock;
 use crate::record;
 use crate::rt::syscall;
 use crate::thread::{self, FLAG_DETACHED, ThreadState};
+use conprof_wire::waits::WaitKind;
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -125,7 +127,7 @@ unsafe extern "C" fn c11_create(out: *mut u64, start: Ptr, argument: Ptr) -> c_i
 /// Times to look for a thread that was created but has not come to say so.
 const JOIN_ATTEMPTS: usize = 10_000;
 
-fn joins(thread: u64, join: impl FnOnce() -> c_int) -> c_int {
+fn joins(thread: u64, is_timed: bool, join: impl FnOnce() -> c_int) -> c_int {
     let mut child = None;
     for _ in 0..JOIN_ATTEMPTS {
         let mut starting = false;
@@ -135,7 +137,13 @@ fn joins(thread: u64, join: impl FnOnce() -> c_int) -> c_int {
         }
         syscall::yield_now();
     }
+    thread::run(|state| {
+        // SAFETY: states are never unmapped.
+        let target = child.map_or(0, |(child, _)| unsafe { (*child).serial }.wrapping_add(1));
+        lock::wait(state, WaitKind::Join, thread as usize, 0, target, is_timed);
+    });
     let result = join();
+    thread::run(lock::waited);
     if result == 0 {
         thread::run(|state| {
             if let Some(child) = child.or_else(|| thread::find_joinable(thread).0) {
@@ -148,27 +156,27 @@ fn joins(thread: u64, join: impl FnOnce() -> c_int) -> c_int {
 
 unsafe extern "C" fn join(thread: u64, result: *mut Ptr) -> c_int {
     // SAFETY: forwarded.
-    joins(thread, || unsafe { real::pthread_join(thread, result) })
+    joins(thread, false, || unsafe { real::pthread_join(thread, result) })
 }
 
 unsafe extern "C" fn join_try(thread: u64, result: *mut Ptr) -> c_int {
     // SAFETY: forwarded.
-    joins(thread, || unsafe { real::pthread_tryjoin_np(thread, result) })
+    joins(thread, true, || unsafe { real::pthread_tryjoin_np(thread, result) })
 }
 
 unsafe extern "C" fn join_timed(thread: u64, result: *mut Ptr, time: Time) -> c_int {
     // SAFETY: forwarded.
-    joins(thread, || unsafe { real::pthread_timedjoin_np(thread, result, time) })
+    joins(thread, true, || unsafe { real::pthread_timedjoin_np(thread, result, time) })
 }
 
 unsafe extern "C" fn join_clock(thread: u64, result: *mut Ptr, clock: c_int, time: Time) -> c_int {
     // SAFETY: forwarded.
-    joins(thread, || unsafe { real::pthread_clockjoin_np(thread, result, clock, time) })
+    joins(thread, true, || unsafe { real::pthread_clockjoin_np(thread, result, clock, time) })
 }
 
 unsafe extern "C" fn c11_join(thread: u64, result: *mut c_int) -> c_int {
     // SAFETY: forwarded.
-    joins(thread, || unsafe { real::thrd_join(thread, result) })
+    joins(thread, false, || unsafe { real::thrd_join(thread, result) })
 }
 
 /// Notes before the detachment, since afterwards the thread may be gone and its identity another's.

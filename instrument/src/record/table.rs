@@ -2,6 +2,7 @@
 
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
+use conprof_wire::locks::{LiveRow, LockRow, OrderRow};
 use conprof_wire::recording::{
     AccessRow, EventRow, FindingRow, Header, LockSetRow, ModuleRow, NodeRow, SiteRow, TABLE_COUNT, Table, ThreadRow,
 };
@@ -43,11 +44,24 @@ const fn row_bytes(table: Table) -> usize {
         Table::WaitTotals => size_of::<WaitTotalRow>(),
         Table::BlameTotals => size_of::<BlameTotalRow>(),
         Table::WaitEvents => size_of::<WaitEventRow>(),
+        Table::Locks => size_of::<LockRow>(),
+        Table::Live => size_of::<LiveRow>(),
+        Table::Orders => size_of::<OrderRow>(),
     }
 }
 
-const TABLES: [Table; 7] =
-    [Table::Threads, Table::Nodes, Table::Accesses, Table::LockSets, Table::Findings, Table::Modules, Table::Events];
+const TABLES: [Table; 10] = [
+    Table::Threads,
+    Table::Nodes,
+    Table::Accesses,
+    Table::LockSets,
+    Table::Findings,
+    Table::Modules,
+    Table::Events,
+    Table::Locks,
+    Table::Live,
+    Table::Orders,
+];
 
 /// Learns where the tables lie; `false` where one is not inside the file.
 pub(super) fn init(memory: *mut u8, len: usize) -> bool {
@@ -72,7 +86,7 @@ pub(super) fn init(memory: *mut u8, len: usize) -> bool {
         }
     }
     // Row 0 of these means "none"; they start with it.
-    for table in [Table::Nodes, Table::Accesses, Table::LockSets] {
+    for table in [Table::Nodes, Table::Accesses, Table::LockSets, Table::Locks] {
         if let Some(here) = PLACES.get(table as usize) {
             if here.capacity.load(Ordering::Relaxed) > 0 {
                 if let Some(count) = count_of(here) {
@@ -95,6 +109,20 @@ fn drop_row(place: &Place) {
     if !dropped.is_null() {
         // SAFETY: as for `count_of`.
         unsafe { AtomicU64::from_ptr(dropped).fetch_add(1, Ordering::Relaxed) };
+    }
+}
+
+/// Rows of a table that are in use.
+pub fn count(table: Table) -> u32 {
+    let place = PLACES.get(table as usize);
+    place.and_then(count_of).map_or(0, |count| count.load(Ordering::Relaxed).min(u64::from(u32::MAX)) as u32)
+}
+
+/// Counts the rows up to `index` of a table whose rows have their places by themselves.
+pub fn raise_count(table: Table, index: u32) {
+    if let Some(count) = PLACES.get(table as usize).and_then(count_of) {
+        // Release: pairs with the reader's acquire of the count.
+        count.fetch_max(u64::from(index) + 1, Ordering::Release);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::registry::{self, Registry};
 use super::{FLAG_DETACHED, FLAG_LIVE, FLAG_STARTED, ThreadState, stacks};
 use crate::rt::{cpu, syscall};
-use crate::{apply, check, record};
+use crate::{apply, check, lock, record};
 use conprof_wire::recording::{Counter, ThreadRow};
 use conprof_wire::state::GsBlock;
 use core::sync::atomic::Ordering;
@@ -59,6 +59,7 @@ fn publish(state: &mut ThreadState, creator: u32, created_at: u32, origin: u32) 
         name: if origin == ORIGIN_WRAPPED { [0; 16] } else { syscall::thread_name() },
     };
     state.serial = record::thread(&row);
+    lock::thread_begins(state);
 }
 
 /// Makes the state of a thread that `parent` is about to create. `None` where there is no room.
@@ -78,6 +79,7 @@ pub fn created(parent: &mut ThreadState, start: [usize; 2], stack_bytes: u64) ->
     check::thread_create(parent, state);
     let created_at = parent.context();
     publish(state, parent.serial, created_at, ORIGIN_WRAPPED);
+    lock::created(parent, state.serial);
     Some(child)
 }
 
@@ -187,6 +189,7 @@ unsafe fn end(registry: &mut Registry, state: *mut ThreadState) {
     // SAFETY: nobody else uses the state of a thread that is gone; the registry is locked.
     unsafe {
         check::thread_end(&mut *state);
+        lock::thread_ends(&mut *state);
         record::thread_finished((*state).serial);
         stacks::trim(&*state);
         registry.give_back(state);
@@ -229,6 +232,7 @@ pub fn joined(joiner: &mut ThreadState, (child, generation): Child) {
             return;
         }
         check::thread_join(joiner, &mut *child);
+        lock::joined(joiner, (*child).serial);
         end(&mut registry::lock(), child);
     }
 }

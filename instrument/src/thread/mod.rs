@@ -62,6 +62,8 @@ pub struct ThreadState {
     pub deferred: crate::hook::signal::Deferred,
     /// The detector's part.
     pub check: ThreadCheck,
+    /// Locks held and lock operations under way.
+    pub lock: crate::lock::ThreadLock,
 }
 
 /// A system call between `SyscallBefore` and `SyscallAfter`.

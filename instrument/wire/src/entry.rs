@@ -57,6 +57,11 @@ pub enum Entry {
     LockAcquired = 16,
     /// Before the instruction that gives a lock up: address and site index.
     LockReleased = 17,
+    /// Before a call of, or at the entry of, a function that is a lock operation: site index only; the
+    /// stub reads `rdi` and `rsi`.
+    LockCall = 18,
+    /// After such a call, or before its return: site index only; the stub reads `rax`.
+    LockReturn = 19,
 }
 
 /// Entries in a slot table, unused ones included.

@@ -9,6 +9,7 @@
 //! are therefore relative (`super::`), never `crate::`.
 
 pub mod entry;
+pub mod locks;
 pub mod plan;
 pub mod recording;
 pub mod site;

@@ -36,6 +36,12 @@ pub enum Table {
     BlameTotals = 10,
     /// [`WaitEventRow`](super::waits::WaitEventRow): a ring; row `n` is at `n % capacity`.
     WaitEvents = 11,
+    /// [`LockRow`](super::locks::LockRow): lock instances.
+    Locks = 12,
+    /// [`LiveRow`](super::locks::LiveRow), by serial of the thread.
+    Live = 13,
+    /// [`OrderRow`](super::locks::OrderRow): what lock order is derived from, in order.
+    Orders = 14,
 }
 
 /// Number of tables.
@@ -162,6 +168,14 @@ pub enum Counter {
     StackSwitches = 12,
     /// Atomic operations that reached the runtime.
     AtomicOperations = 13,
+    /// Acquisitions of locks.
+    LockAcquisitions = 14,
+    /// Lock instances seen.
+    LocksSeen = 15,
+    /// Holds, lock instances and order rows that found no room.
+    LocksLost = 16,
+    /// Signal handlers installed by the program.
+    SignalHandlers = 17,
 }
 
 /// Number of counters.

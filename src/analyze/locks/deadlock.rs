@@ -135,6 +135,9 @@ impl Scene<'_> {
     }
 
     fn since(&self, core: &[u32]) -> Option<String> {
+        if self.snapshot.now_ns == 0 {
+            return None;
+        }
         let since = core.iter().filter_map(|thread| self.wait(*thread)).map(|w| w.since_ns).max()?;
         let waited = self.snapshot.now_ns.saturating_sub(since);
         Some(format!("It has lasted {}.", duration(waited)))

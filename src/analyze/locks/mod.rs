@@ -12,6 +12,7 @@
 pub mod deadlock;
 pub mod finding;
 pub mod lock_order;
+pub mod recorded;
 pub mod structure;
 pub mod waits_for;
 

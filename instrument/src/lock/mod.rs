@@ -1,0 +1,360 @@
+//! Locks as things with owners: who holds what, in which order locks are taken, who waits for what.
+//!
+//! ```text
+//! stubs, hook --acquired, released--> live row of the thread (in the recording), order log
+//!             --call, called-------> stack of lock operations under way
+//!             --wait, waited-------> live row: waiting
+//! ```
+//!
+//! # Invariants
+//! - A thread's live row is written by that thread only; the host reads it at any moment, also after a SIGKILL.
+//! - Nothing here blocks or allocates; tables are of fixed size, and what finds no room is counted.
+//! - Only waits that reached the kernel, or a libc function that may block, are published.
+//!
+//! Direction of error: a hold whose end was not seen stays until another thread takes the lock alone
+//! (the lock's row names its owner, which the host compares).
+
+mod order;
+mod table;
+mod wait;
+
+pub use order::{created, joined, learns, publishes};
+pub use wait::{futex_wait, futex_waited, wait, waited};
+
+use crate::apply::plan;
+use crate::check;
+use crate::record::{self, table as rows};
+use crate::thread::ThreadState;
+use conprof_wire::locks::{HOLDS, HoldRow, LiveRow, Operation, Success, Type, operation_of, success_of, type_of};
+use conprof_wire::recording::{CONFIG_LOCKS, Counter, NO_SITE, Table};
+use core::ptr::{addr_of, addr_of_mut};
+
+/// Lock operations of a thread that may be under way at once.
+const CALLS: usize = 16;
+
+/// A lock operation under way.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Call {
+    /// Stack pointer at its entry: the call is over when a later one has a higher or equal one.
+    sp: u64,
+    /// First argument: the lock.
+    address: u64,
+    /// Second argument, or what it replaced.
+    second: u64,
+    packed: u64,
+    site: u32,
+    access: u32,
+}
+
+/// The lock part of a thread's state. All-zero bytes are a valid value.
+#[repr(C)]
+pub struct ThreadLock {
+    live: u64,
+    calls: [Call; CALLS],
+    call_count: u32,
+    /// Raised at thread creation, join and barriers, so that lock order seen after them is recorded again.
+    phase: u32,
+    /// Order rows that existed when the thread last published or learnt by structure.
+    published: u32,
+    learnt: u32,
+    acquisitions: u64,
+}
+
+impl ThreadLock {
+    fn live(&self) -> *mut LiveRow {
+        self.live as *mut LiveRow
+    }
+}
+
+/// Once, after the recording is set up.
+pub fn init() -> bool {
+    record::config() & CONFIG_LOCKS != 0 && table::init() && order::init()
+}
+
+/// A thread's row of the recording is known: its state is fresh or used again.
+pub fn thread_begins(state: &mut ThreadState) {
+    let lock = &mut state.lock;
+    *lock =
+        ThreadLock { live: 0, calls: lock.calls, call_count: 0, phase: 0, published: 0, learnt: 0, acquisitions: 0 };
+    if record::config() & CONFIG_LOCKS == 0 {
+        return;
+    }
+    if let Some(row) = rows::row::<LiveRow>(Table::Live, state.serial) {
+        state.lock.live = row as u64;
+        rows::raise_count(Table::Live, state.serial);
+    } else {
+        record::count(Counter::LocksLost);
+    }
+}
+
+/// The thread is gone.
+pub fn thread_ends(state: &mut ThreadState) {
+    record::add(Counter::LockAcquisitions, state.lock.acquisitions);
+    state.lock.acquisitions = 0;
+    state.lock.live = 0;
+}
+
+/// A site of the plan took a lock.
+pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
+    let packed = plan::site(site).0;
+    let Some(operation) = operation_of(packed) else { return };
+    acquired(state, address, site, operation, type_of(packed), 0);
+}
+
+/// A site of the plan is about to give a lock up.
+pub fn site_released(state: &mut ThreadState, address: usize, site: u32) {
+    if operation_of(plan::site(site).0) == Some(Operation::MayUnlock) {
+        may_release(state, address, site);
+    } else {
+        released(state, address, site);
+    }
+}
+
+/// An atomic operation is about to be made: by its holder, an exchange of a lock word gives the lock up.
+pub fn atomic_before(state: &mut ThreadState, address: usize, site: u32) {
+    let live = state.lock.live();
+    // SAFETY: the row is in the recording's mapping.
+    if !live.is_null() && unsafe { addr_of!((*live).hold_count).read() } != 0 {
+        may_release(state, address, site);
+    }
+}
+
+fn may_release(state: &mut ThreadState, address: usize, site: u32) {
+    if operation_of(plan::site(site).0) == Some(Operation::MayUnlock)
+        && let Some(index) = table::find(address)
+        && holds(state.lock.live(), index)
+    {
+        released(state, address, site);
+    }
+}
+
+/// Whether the thread holds the lock in any way.
+fn holds(live: *mut LiveRow, lock: u32) -> bool {
+    if live.is_null() {
+        return false;
+    }
+    // SAFETY: as in `remove`.
+    unsafe {
+        let count = (addr_of!((*live).hold_count).read() as usize).min(HOLDS);
+        let holds = addr_of!((*live).holds) as *const HoldRow;
+        (0..count).any(|at| holds.add(at).read().lock == lock)
+    }
+}
+
+/// A lock was taken. `access` is the row of the place, or 0.
+pub fn acquired(state: &mut ThreadState, address: usize, site: u32, operation: Operation, lock: Type, access: u32) {
+    check::lock_acquired(state, address, site, !operation.shares());
+    let live = state.lock.live();
+    if live.is_null() {
+        return;
+    }
+    state.lock.acquisitions += 1;
+    let access = if access != 0 { access } else { check::place(state, site) };
+    let Some(index) = table::find_or_add(address, lock, access) else { return };
+    table::note_user(index, state.serial);
+    let taken =
+        HoldRow { lock: index, shared: u32::from(operation.shares()), access, reserved: u32::from(operation.is_try()) };
+    if taken.shared == 0 {
+        // What this thread still seems to hold of it was given up unseen.
+        remove(live, index, Some(0));
+        table::set_owner(index, state.serial + 1);
+    }
+    order::taken(state, live, &taken, lock);
+    push(live, &taken);
+}
+
+/// A lock is about to be given up.
+pub fn released(state: &mut ThreadState, address: usize, site: u32) {
+    check::lock_released(state, address, site);
+    let live = state.lock.live();
+    if live.is_null() {
+        return;
+    }
+    let Some(index) = table::find(address) else { return };
+    match remove(live, index, None) {
+        Some(hold) if hold.shared != 0 => {}
+        _ => table::set_owner(index, 0),
+    }
+}
+
+/// The object at an address is gone, or about to be made anew.
+pub fn gone(address: usize) {
+    table::gone(address);
+}
+
+/// Memory is about to change owner: the locks in it are gone.
+pub fn freed(start: usize, len: usize) {
+    table::freed(start, len);
+}
+
+fn push(live: *mut LiveRow, hold: &HoldRow) {
+    // SAFETY: the row is in the recording's mapping; only this thread writes it.
+    unsafe {
+        let count = addr_of!((*live).hold_count).read();
+        if (count as usize) < HOLDS {
+            (addr_of_mut!((*live).holds) as *mut HoldRow).add(count as usize).write_volatile(*hold);
+        } else {
+            record::count(Counter::LocksLost);
+        }
+        addr_of_mut!((*live).hold_count).write_volatile(count.wrapping_add(1).min(HOLDS as u32));
+    }
+}
+
+/// Removes the latest hold of a lock, of the given mode if one is given.
+fn remove(live: *mut LiveRow, lock: u32, shared: Option<u32>) -> Option<HoldRow> {
+    // SAFETY: as in `push`; indices stay below the count, which is at most HOLDS.
+    unsafe {
+        let count = (addr_of!((*live).hold_count).read() as usize).min(HOLDS);
+        let holds = addr_of_mut!((*live).holds) as *mut HoldRow;
+        let mut at = count;
+        while at > 0 {
+            at -= 1;
+            let hold = holds.add(at).read();
+            if hold.lock == lock && shared.is_none_or(|shared| hold.shared == shared) {
+                while at + 1 < count {
+                    holds.add(at).write_volatile(holds.add(at + 1).read());
+                    at += 1;
+                }
+                addr_of_mut!((*live).hold_count).write_volatile(count as u32 - 1);
+                return Some(hold);
+            }
+        }
+    }
+    None
+}
+
+/// Whether the thread holds the lock alone.
+fn holds_alone(live: *mut LiveRow, lock: u32) -> bool {
+    // SAFETY: as in `remove`.
+    unsafe {
+        let count = (addr_of!((*live).hold_count).read() as usize).min(HOLDS);
+        let holds = addr_of!((*live).holds) as *const HoldRow;
+        (0..count).any(|at| {
+            let hold = holds.add(at).read();
+            hold.lock == lock && hold.shared == 0
+        })
+    }
+}
+
+/// A function that is a lock operation is entered.
+pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
+    let packed = plan::site(site).0;
+    let Some(operation) = operation_of(packed) else { return };
+    if operation.gives_up() {
+        return released(state, first, site);
+    }
+    if operation == Operation::Notify || operation == Operation::Unpark {
+        return order::notified(state, first, site);
+    }
+    let sp = state.guest_sp;
+    let lock = &mut state.lock;
+    while lock.call_count > 0 && lock.calls.get(lock.call_count as usize - 1).is_some_and(|call| call.sp <= sp) {
+        lock.call_count -= 1;
+    }
+    let mut call = Call { sp, address: first as u64, second: second as u64, packed, site, access: 0 };
+    match operation {
+        Operation::WaitCondvar => {
+            // The mutex is given up for as long as the wait lasts.
+            let live = state.lock.live();
+            if let Some(mutex) = table::find(second)
+                && !live.is_null()
+                && let Some(hold) = remove(live, mutex, Some(0))
+            {
+                call.access = hold.access;
+                table::set_owner(mutex, 0);
+            }
+        }
+        Operation::Once => {
+            let live = state.lock.live();
+            if !live.is_null() {
+                // SAFETY: as in `push`.
+                unsafe {
+                    call.second = addr_of!((*live).once).read();
+                    addr_of_mut!((*live).once).write_volatile(first as u64);
+                }
+            }
+        }
+        Operation::Barrier => publishes(state, first),
+        _ => {}
+    }
+    let lock = &mut state.lock;
+    if let Some(place) = lock.calls.get_mut(lock.call_count as usize) {
+        *place = call;
+        lock.call_count += 1;
+    }
+}
+
+/// A function that is a lock operation is about to return, with `result` in `rax`.
+pub fn called(state: &mut ThreadState, site: u32, result: u64) {
+    let sp = state.guest_sp;
+    let mut found = None;
+    let lock = &mut state.lock;
+    while lock.call_count > 0 {
+        let Some(top) = lock.calls.get(lock.call_count as usize - 1).copied() else { break };
+        if top.sp > sp {
+            break;
+        }
+        lock.call_count -= 1;
+        if top.sp == sp && top.site == site {
+            found = Some(top);
+            break;
+        }
+    }
+    let Some(call) = found else { return };
+    let Some(operation) = operation_of(call.packed) else { return };
+    let live = state.lock.live();
+    match operation {
+        Operation::WaitCondvar => {
+            if let Some(mutex) = table::find(call.second as usize)
+                && call.access != 0
+                && !live.is_null()
+                && !holds_alone(live, mutex)
+            {
+                table::set_owner(mutex, state.serial + 1);
+                push(live, &HoldRow { lock: mutex, shared: 0, access: call.access, reserved: 0 });
+            }
+        }
+        Operation::Once => {
+            if !live.is_null() {
+                // SAFETY: as in `push`.
+                unsafe { addr_of_mut!((*live).once).write_volatile(call.second) };
+            }
+            learns(state, call.address as usize);
+            publishes(state, call.address as usize);
+        }
+        Operation::Barrier => learns(state, call.address as usize),
+        _ if operation.takes() => {
+            let success = match success_of(call.packed) {
+                Success::Always => true,
+                Success::Zero => result as u8 == 0,
+                Success::NotZero => result as u8 != 0,
+            };
+            // The outermost operation on the lock is the acquisition.
+            let nested = outer(state, call.address, |operation| operation.takes());
+            if success && !nested {
+                acquired(state, call.address as usize, site, operation, type_of(call.packed), 0);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether an operation under way concerns the lock.
+fn outer(state: &ThreadState, address: u64, which: impl Fn(Operation) -> bool) -> bool {
+    let count = (state.lock.call_count as usize).min(CALLS);
+    state.lock.calls.iter().take(count).any(|call| {
+        call.address == address && call.sp > state.guest_sp && operation_of(call.packed).is_some_and(&which)
+    })
+}
+
+/// An interposed function took a lock.
+pub fn interposed_acquired(state: &mut ThreadState, address: usize, exclusive: bool, is_try: bool, lock: Type) {
+    let operation = match (exclusive, is_try) {
+        (true, false) => Operation::LockExclusive,
+        (true, true) => Operation::TryExclusive,
+        (false, false) => Operation::LockShared,
+        (false, true) => Operation::TryShared,
+    };
+    acquired(state, address, NO_SITE, operation, lock, 0);
+}

@@ -1,0 +1,361 @@
+//! From rows of the recording to what the lock analyses take, and back from their places to frames.
+
+use super::deadlock::{self, Hang};
+use super::lock_order::{self, Edge, Orders, Write};
+use super::structure::{Structural, moments_of_edges};
+use super::waits_for::{Activity, Awaited, Held, Missed, Snapshot, ThreadAt, Wait};
+use super::{Describe, Hold, Lock, LockId, LockRules, Locks, Mode, Place};
+use crate::analyze::sides::Context;
+use crate::report::place::{place, primary};
+use crate::report::{Finding, Frame, LockRef, Thread};
+use crate::trace::Recording;
+use crate::wire::locks::*;
+use crate::wire::recording::{AccessRow, Counter, NO_SITE, Table, ThreadRow};
+use crate::wire::waits::WaitKind;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A kernel thread of the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its id.
+    pub tid: u32,
+    /// It sleeps in the kernel until something wakes it.
+    pub sleeps: bool,
+}
+
+/// The locks, order log and waits of a recording at one moment.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    locks: Vec<LockRow>,
+    orders: Vec<OrderRow>,
+    live: Vec<LiveRow>,
+    threads: Vec<ThreadRow>,
+    has_signal_handlers: bool,
+}
+
+impl Recorded {
+    /// Reads the rows.
+    pub fn read(recording: &Recording) -> Recorded {
+        let Ok(header) = recording.header() else { return Recorded::default() };
+        let count = |table: Table| header.counts[table as usize];
+        Recorded {
+            locks: recording.collect(0, count(Table::Locks)),
+            orders: recording.collect(0, count(Table::Orders)),
+            live: recording.collect(0, count(Table::Live)),
+            threads: recording.collect(0, count(Table::Threads)),
+            has_signal_handlers: header.counter(Counter::SignalHandlers) > 0,
+        }
+    }
+
+    fn rules(&self, lock: LockId) -> LockRules {
+        let kind = self.locks.get(lock.0 as usize).map_or(Type::Unknown, lock_type);
+        LockRules {
+            readers_wait_behind_writers: kind.readers_wait_behind_writers(),
+            is_reentrant: kind.is_reentrant(),
+            is_handed_over: kind == Type::Semaphore,
+        }
+    }
+
+    /// The inversions in the lock order.
+    pub(in crate::analyze) fn inversions(&self, names: &Names<'_, '_>) -> Vec<Finding> {
+        let mut events = Vec::new();
+        let mut orders = Orders::default();
+        let mut moments_wanted = 0;
+        let mut edge_moments = Vec::new();
+        let mut write_moments = Vec::new();
+        for row in &self.orders {
+            let thread = row.thread;
+            let other = row.object as u32;
+            match row.kind {
+                kind if kind == OrderKind::Create as u32 => {
+                    events.push(Structural::Create { parent: thread, child: other })
+                }
+                kind if kind == OrderKind::Join as u32 => {
+                    events.push(Structural::Join { joiner: thread, child: other })
+                }
+                kind if kind == OrderKind::Release as u32 => {
+                    events.push(Structural::Release { thread, object: row.object });
+                }
+                kind if kind == OrderKind::Acquire as u32 => {
+                    events.push(Structural::Acquire { thread, object: row.object });
+                }
+                kind if kind == OrderKind::Edge as u32 => {
+                    events.push(Structural::Edge { thread, edge: moments_wanted });
+                    edge_moments.push(moments_wanted);
+                    moments_wanted += 1;
+                    orders.edges.push(Edge {
+                        thread,
+                        held: hold(&row.held),
+                        wanted: hold(&row.wanted),
+                        by_try: row.wanted.reserved != 0,
+                        others: self.others(row),
+                        moment: Default::default(),
+                        count: row.count,
+                    });
+                }
+                kind if kind == OrderKind::Write as u32 => {
+                    events.push(Structural::Edge { thread, edge: moments_wanted });
+                    write_moments.push(moments_wanted);
+                    moments_wanted += 1;
+                    orders.writes.push(Write {
+                        thread,
+                        hold: hold(&row.wanted),
+                        others: self.others(row),
+                        moment: Default::default(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        if orders.edges.is_empty() {
+            return Vec::new();
+        }
+        let moments = moments_of_edges(&events, moments_wanted);
+        for (edge, at) in orders.edges.iter_mut().zip(edge_moments) {
+            edge.moment = moments[at].clone();
+        }
+        for (write, at) in orders.writes.iter_mut().zip(write_moments) {
+            write.moment = moments[at].clone();
+        }
+        lock_order::inversions(&orders, &self.classes(names), names).findings
+    }
+
+    /// Locks first taken at one place are of one class.
+    fn classes(&self, names: &Names<'_, '_>) -> Locks {
+        let mut classes: HashMap<(u32, u64), u32> = HashMap::new();
+        let mut locks = Vec::with_capacity(self.locks.len());
+        for (index, row) in self.locks.iter().enumerate() {
+            let id = LockId(index as u32);
+            // Only locks that the log names matter, and symbolising is the costly part.
+            let key = if row.lock_type & LOCK_REFERENCED != 0 { names.class_key(row) } else { index as u64 };
+            let next = classes.len() as u32;
+            let class = *classes.entry((row.lock_type, key)).or_insert(next);
+            locks.push(Lock { class, rules: self.rules(id) });
+        }
+        Locks(locks)
+    }
+
+    fn others(&self, row: &OrderRow) -> Vec<Hold> {
+        let place_of = |lock: u32| {
+            let same = |other: &&OrderRow| {
+                other.kind == OrderKind::Edge as u32
+                    && other.thread == row.thread
+                    && other.held.lock == lock
+                    && other.wanted.lock == row.wanted.lock
+                    && other.wanted.access == row.wanted.access
+            };
+            self.orders.iter().find(same).map_or(Place(0), |other| Place(other.held.access))
+        };
+        let used = row.others.iter().filter(|other| **other != 0);
+        used.map(|other| {
+            let lock = other & !OTHER_SHARED;
+            let mode = if other & OTHER_SHARED != 0 { Mode::Shared } else { Mode::Exclusive };
+            Hold { lock: LockId(lock), mode, place: place_of(lock) }
+        })
+        .collect()
+    }
+
+    /// What each thread does. `before` is an earlier look: a wait counts where both see it. Without `tasks`, as for a
+    /// process that is gone, every wait counts as slept through.
+    pub fn snapshot(&self, before: &Recorded, tasks: Option<&[Task]>, now_ns: u64) -> Snapshot {
+        let mut threads = Vec::new();
+        for (serial, row) in self.threads.iter().enumerate() {
+            let serial_number = serial as u32;
+            let live = self.live.get(serial);
+            let task = tasks.map(|tasks| tasks.iter().find(|task| task.tid == row.tid));
+            let is_gone = row.finished != 0 || row.tid != 0 && task.is_some_and(|task| task.is_none());
+            let holds = live.map_or_else(Vec::new, |live| self.holds(serial_number, live));
+            let activity = if is_gone {
+                Activity::Ended
+            } else {
+                let waits = live.filter(|live| live.sequence & 1 == 1).filter(|live| {
+                    let earlier = before.live.get(serial).is_some_and(|b| b.sequence == live.sequence);
+                    let sleeps = task.is_none_or(|task| task.is_some_and(|task| task.sleeps));
+                    earlier && sleeps
+                });
+                match waits {
+                    Some(live) => Activity::Waiting(self.wait(serial_number, live)),
+                    None => Activity::Running,
+                }
+            };
+            threads.push(ThreadAt { serial: serial_number, activity, holds });
+        }
+        // A thread that the runtime never saw may do anything.
+        if tasks.is_some_and(|tasks| tasks.iter().any(|task| self.threads.iter().all(|row| row.tid != task.tid))) {
+            threads.push(ThreadAt { serial: u32::MAX, activity: Activity::Running, holds: Vec::new() });
+        }
+        Snapshot { threads, has_signal_handlers: self.has_signal_handlers, now_ns }
+    }
+
+    fn holds(&self, serial: u32, live: &LiveRow) -> Vec<Held> {
+        let count = (live.hold_count as usize).min(HOLDS);
+        let mut held = Vec::new();
+        for row in live.holds.iter().take(count) {
+            let Some(lock) = self.locks.get(row.lock as usize).filter(|lock| lock.gone == 0 && row.lock != 0) else {
+                continue;
+            };
+            if row.shared == 0 && lock.owner != serial + 1 {
+                continue;
+            }
+            let Hold { lock, mode, place } = hold(row);
+            held.push(Held { lock, mode, place, since_ns: 0 });
+        }
+        held
+    }
+
+    fn wait(&self, serial: u32, live: &LiveRow) -> Wait {
+        let lock = LockId(live.wait_lock);
+        let what = match WaitKind::from_u32(live.wait_kind) {
+            WaitKind::Lock if live.wait_lock != 0 => Awaited::Lock { lock, mode: Mode::Exclusive },
+            WaitKind::Shared if live.wait_lock != 0 => Awaited::Lock { lock, mode: Mode::Shared },
+            WaitKind::Join if live.wait_target != 0 => Awaited::Join { thread: live.wait_target - 1 },
+            WaitKind::Once => Awaited::Once { runner: self.runner(live.wait_word) },
+            WaitKind::Condvar => Awaited::Condvar,
+            WaitKind::Receive => Awaited::Receive,
+            WaitKind::Send => Awaited::Send,
+            WaitKind::Park => Awaited::Park,
+            WaitKind::Barrier => Awaited::Barrier,
+            WaitKind::Semaphore => Awaited::Semaphore,
+            WaitKind::Sleep => Awaited::Outside("time"),
+            WaitKind::Outside => Awaited::Outside("another process"),
+            _ => Awaited::Futex,
+        };
+        let notifies =
+            self.orders.iter().filter(|row| row.kind == OrderKind::Notify as u32 && row.object == live.wait_word).map(
+                |row| Missed {
+                    thread: row.thread,
+                    place: Place(row.wanted.access),
+                    time_ns: u64::from(row.others[NOTIFIED_LOW]) | u64::from(row.others[NOTIFIED_HIGH]) << 32,
+                },
+            );
+        let notifiers: Vec<Missed> = notifies.collect();
+        let missed = notifiers
+            .iter()
+            .filter(|n| n.time_ns <= live.wait_since_ns && n.thread != serial)
+            .max_by_key(|n| n.time_ns);
+        Wait {
+            peers: None,
+            missed: missed.copied(),
+            what,
+            since_ns: live.wait_since_ns,
+            is_timed: live.wait_timed != 0,
+            place: Place(live.wait_access),
+        }
+    }
+
+    /// Who runs the initialisation at an address: a thread that is inside it and does not wait for it.
+    fn runner(&self, once: u64) -> Option<u32> {
+        let inside = |live: &LiveRow| live.once == once && once != 0;
+        let waits = |live: &LiveRow| {
+            live.sequence & 1 == 1 && live.wait_kind == WaitKind::Once as u32 && live.wait_word == once
+        };
+        let runner = self.live.iter().position(|live| inside(live) && !waits(live));
+        // Nobody else is inside: the one that waits is, further out.
+        let mut all = self.live.iter().enumerate().filter(|(_, live)| inside(live));
+        let alone = all.next().filter(|_| all.next().is_none()).map(|(serial, _)| serial);
+        runner.or(alone).map(|serial| serial as u32)
+    }
+
+    /// Explains a snapshot.
+    pub(in crate::analyze) fn hang(&self, snapshot: &Snapshot, names: &Names<'_, '_>) -> Hang {
+        deadlock::explain(snapshot, &|lock| self.rules(lock), names)
+    }
+
+    /// Whether someone waits for something that could be part of a deadlock; cheap, asked at every poll.
+    pub fn has_waiters(&self) -> bool {
+        self.live.iter().any(|live| live.sequence & 1 == 1 && live.wait_timed == 0)
+    }
+
+    /// Number of rows in the order log.
+    pub fn order_rows(&self) -> usize {
+        self.orders.len()
+    }
+}
+
+fn lock_type(row: &LockRow) -> Type {
+    Type::from_u8(row.lock_type as u8)
+}
+
+fn hold(row: &HoldRow) -> Hold {
+    let mode = if row.shared != 0 { Mode::Shared } else { Mode::Exclusive };
+    Hold { lock: LockId(row.lock), mode, place: Place(row.access) }
+}
+
+/// Names threads, places and locks of a recording.
+pub(in crate::analyze) struct Names<'a, 'c> {
+    context: RefCell<&'a mut Context<'c>>,
+    locks: Vec<LockRow>,
+    frames: RefCell<HashMap<Place, Vec<Frame>>>,
+}
+
+impl<'a, 'c> Names<'a, 'c> {
+    pub(in crate::analyze) fn new(context: &'a mut Context<'c>, recorded: &Recorded) -> Names<'a, 'c> {
+        Names { context: RefCell::new(context), locks: recorded.locks.clone(), frames: RefCell::default() }
+    }
+
+    /// What locks first taken at one place have in common.
+    fn class_key(&self, row: &LockRow) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match primary(&self.frames(Place(row.first_access))) {
+            Some(frame) if frame.line != 0 => (&frame.file, frame.line, &frame.function).hash(&mut hasher),
+            Some(frame) => frame.module_offset.hash(&mut hasher),
+            None => row.address.hash(&mut hasher),
+        }
+        if let Some(name) = self.context.borrow().static_name(row.address) {
+            name.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+impl Describe for Names<'_, '_> {
+    fn thread(&self, serial: u32) -> Thread {
+        self.context.borrow().thread(serial).unwrap_or_else(|| Thread { serial, ..Thread::default() })
+    }
+
+    fn frames(&self, place: Place) -> Vec<Frame> {
+        if let Some(known) = self.frames.borrow().get(&place) {
+            return known.clone();
+        }
+        let mut context = self.context.borrow_mut();
+        let row = context.recording.row::<AccessRow>(u64::from(place.0)).filter(|_| place.0 != 0);
+        // The interposed function itself says nothing that the finding does not.
+        let frames = row.map_or_else(Vec::new, |row| {
+            let skipped = usize::from(row.site == NO_SITE);
+            context.access_frames(&row).split_off(skipped)
+        });
+        self.frames.borrow_mut().insert(place, frames.clone());
+        frames
+    }
+
+    fn lock(&self, lock: LockId) -> LockRef {
+        let Some(row) = self.locks.get(lock.0 as usize).copied() else {
+            return LockRef { name: format!("lock {}", lock.0), ..LockRef::default() };
+        };
+        let by_static = self.context.borrow().static_name(row.address);
+        let name = by_static.unwrap_or_else(|| {
+            let frames = self.frames(Place(row.first_access));
+            match primary(&frames) {
+                Some(frame) if frame.line > 0 => {
+                    // Several locks may first be taken at one place.
+                    let same =
+                        |other: &&LockRow| other.first_access == row.first_access && other.lock_type == row.lock_type;
+                    let of_place: Vec<u64> = self.locks.iter().filter(same).map(|other| other.address).collect();
+                    let number = of_place.iter().position(|address| *address == row.address).unwrap_or(0) + 1;
+                    let number = if of_place.len() > 1 { format!(" (no. {number})") } else { String::new() };
+                    format!("{} first taken at {}{number}", lock_type(&row).name(), place(frame))
+                }
+                _ => format!("{} at {:#x}", lock_type(&row).name(), row.address),
+            }
+        });
+        LockRef {
+            name,
+            kind: lock_type(&row).name().to_owned(),
+            address: format!("{:#x}", row.address),
+            mode: String::new(),
+            acquired: Vec::new(),
+        }
+    }
+}

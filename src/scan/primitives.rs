@@ -1,0 +1,409 @@
+//! The lock catalogue applied to a module: which instructions, calls and functions are lock operations.
+//!
+//! ```text
+//! lock_operations.txt --Catalogue--> rows
+//! ModuleScan + debuginfo --mark--> LockMarks: by address of an instruction, of a call, and of a function
+//! ```
+//!
+//! Fast paths are inlined, so an atomic instruction is known by its inline frames: the first that is not one of
+//! core's atomics decides. In unoptimised code the atomic itself is a call, and the same frames are looked up at the call. Slow
+//! paths are functions, known by their symbols. Direction of error: an operation that no row names is not a lock
+//! operation; a release that is not seen leaves a hold that ends when another thread takes the lock.
+
+use super::{Function, ModuleScan};
+use crate::wire::locks::{Operation, Success, Type, lock_bits, operation_of, success_of, type_of};
+use crate::wire::site::Class;
+use gimli::{EndianSlice, LittleEndian};
+use iced_x86::{Instruction, Mnemonic};
+use object::{Object, ObjectSection};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// The catalogue that comes with conprof.
+const BUILT_IN: &str = include_str!("lock_operations.txt");
+
+/// A row of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Row {
+    /// Name of the function, or suffix of its path.
+    function: String,
+    /// Suffix of its file, for inlined ones.
+    file: Option<String>,
+    bits: u64,
+}
+
+/// What is known of lock types.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    inlined: HashMap<String, Vec<Row>>,
+    functions: HashMap<String, Vec<Row>>,
+}
+
+/// A row that could not be read: its number, from 1, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueError {
+    /// Number of the line.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl std::fmt::Display for CatalogueError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl std::error::Error for CatalogueError {}
+
+impl Catalogue {
+    /// The built-in rows.
+    pub fn built_in() -> Catalogue {
+        let mut catalogue = Catalogue::default();
+        // A test reads the same text, so it has no bad line.
+        let _ = catalogue.add(BUILT_IN);
+        catalogue
+    }
+
+    /// Adds the rows of a text in the form of `lock_operations.txt`.
+    ///
+    /// # Errors
+    /// The first line that is no row.
+    pub fn add(&mut self, text: &str) -> Result<(), CatalogueError> {
+        for (index, line) in text.lines().enumerate() {
+            let error = |reason: String| CatalogueError { line: index + 1, reason };
+            let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+            let (function, file, rest) = match words[..] {
+                [] => continue,
+                ["inline", function, file, ref rest @ ..] => (function, Some(file.to_owned()), rest),
+                ["function", function, ref rest @ ..] => (function, None, rest),
+                [first, ..] => return Err(error(format!("`{first}` is neither `inline` nor `function`"))),
+            };
+            let [operation, success, lock] = rest else {
+                return Err(error("a row ends in an operation, a sign of success and a type".to_owned()));
+            };
+            let operation =
+                operation_by_name(operation).ok_or_else(|| error(format!("`{operation}` is no operation")))?;
+            let success = match *success {
+                "always" => Success::Always,
+                "zero" => Success::Zero,
+                "nonzero" => Success::NotZero,
+                other => return Err(error(format!("`{other}` is no sign of success"))),
+            };
+            let lock = type_by_name(lock).ok_or_else(|| error(format!("`{lock}` is no type of lock")))?;
+            let row = Row { function: function.to_owned(), file, bits: lock_bits(operation, success, lock) };
+            let (table, key) = match row.file {
+                Some(_) => (&mut self.inlined, function),
+                None => (&mut self.functions, function.rsplit("::").next().unwrap_or(function)),
+            };
+            table.entry(key.to_owned()).or_default().push(row);
+        }
+        Ok(())
+    }
+
+    /// The row for an inlined function, by its plain name and its file.
+    fn inlined(&self, name: &str, file: &str) -> Option<u64> {
+        let rows = self.inlined.get(name)?;
+        rows.iter().find(|row| row.file.as_deref().is_some_and(|suffix| ends_with(file, suffix))).map(|row| row.bits)
+    }
+
+    /// The row for an out-of-line function, by its path without generic arguments.
+    fn function(&self, path: &str) -> Option<u64> {
+        let rows = self.functions.get(path.rsplit("::").next()?)?;
+        let is = |row: &&Row| {
+            path.strip_suffix(row.function.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
+        };
+        rows.iter().find(is).map(|row| row.bits)
+    }
+}
+
+/// Whether a path ends in a suffix in which `*` stands for any text without `/`, at the border of a component.
+fn ends_with(path: &str, suffix: &str) -> bool {
+    let components: Vec<&str> = suffix.split('/').collect();
+    let mut rest = path.rsplit('/');
+    components.iter().rev().all(|pattern| {
+        rest.next().is_some_and(|component| match pattern.split_once('*') {
+            None => component == *pattern,
+            Some((before, after)) => {
+                component.len() >= before.len() + after.len()
+                    && component.starts_with(before)
+                    && component.ends_with(after)
+            }
+        })
+    })
+}
+
+fn operation_by_name(name: &str) -> Option<Operation> {
+    Some(match name {
+        "lock-exclusive" => Operation::LockExclusive,
+        "lock-shared" => Operation::LockShared,
+        "try-exclusive" => Operation::TryExclusive,
+        "try-shared" => Operation::TryShared,
+        "unlock-exclusive" => Operation::UnlockExclusive,
+        "unlock-shared" => Operation::UnlockShared,
+        "wait-condvar" => Operation::WaitCondvar,
+        "notify" => Operation::Notify,
+        "once" => Operation::Once,
+        "park" => Operation::Park,
+        "unpark" => Operation::Unpark,
+        "receive" => Operation::Receive,
+        "send" => Operation::Send,
+        "barrier" => Operation::Barrier,
+        "pool" => Operation::Pool,
+        _ => return None,
+    })
+}
+
+fn type_by_name(name: &str) -> Option<Type> {
+    Some(match name {
+        "unknown" => Type::Unknown,
+        "std-mutex" => Type::StdMutex,
+        "std-rwlock" => Type::StdRwLock,
+        "std-condvar" => Type::StdCondvar,
+        "parking-lot-mutex" => Type::ParkingLotMutex,
+        "parking-lot-rwlock" => Type::ParkingLotRwLock,
+        "parking-lot-condvar" => Type::ParkingLotCondvar,
+        "spin-mutex" => Type::SpinMutex,
+        "spin-rwlock" => Type::SpinRwLock,
+        "once" => Type::Once,
+        "channel" => Type::Channel,
+        "dashmap-shard" => Type::DashmapShard,
+        "user" => Type::User,
+        _ => return None,
+    })
+}
+
+/// The lock operations of a module: the lock bits of packed sites, by static address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockMarks {
+    /// Atomic instructions.
+    pub instructions: HashMap<u64, u64>,
+    /// Calls of an atomic's function, whose first argument is the lock word.
+    pub calls: HashMap<u64, u64>,
+    /// Functions, by their first byte.
+    pub functions: HashMap<u64, u64>,
+}
+
+impl LockMarks {
+    /// Whether a function has any.
+    pub fn concern(&self, function: &Function) -> bool {
+        self.functions.contains_key(&function.start.0)
+            || function
+                .instructions
+                .iter()
+                .any(|i| self.instructions.contains_key(&i.ip()) || self.calls.contains_key(&i.ip()))
+    }
+}
+
+/// A symbol's path without hash, disambiguators and generic arguments: `<a::B<T> as c::D>::e` becomes `a::B::e`.
+fn plain_path(symbol: &str) -> String {
+    let demangled = format!("{:#}", rustc_demangle::demangle(symbol));
+    let mut path = String::with_capacity(demangled.len());
+    let mut text = demangled.as_str();
+    // `<a::B<T>>::e` and `<a::B<T> as c::D>::e`: the type stands for the path.
+    if let Some(inner) = text.strip_prefix('<') {
+        let mut depth = 1;
+        let mut previous = ' ';
+        let end = inner.char_indices().find(|(_, c)| {
+            match c {
+                '<' => depth += 1,
+                '>' if previous != '-' => depth -= 1,
+                _ => {}
+            }
+            previous = *c;
+            depth == 0
+        });
+        if let Some((end, _)) = end {
+            path = plain_text(inner[..end].split(" as ").next().unwrap_or_default());
+            text = &inner[end + 1..];
+        }
+    }
+    path + &plain_text(text)
+}
+
+fn plain_text(text: &str) -> String {
+    let mut depth = 0usize;
+    let mut previous = ' ';
+    let kept: String = text
+        .chars()
+        .filter(|c| {
+            let keep = depth == 0 && *c != '<';
+            match c {
+                '<' => depth += 1,
+                '>' if previous != '-' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            previous = *c;
+            keep
+        })
+        .collect();
+    kept.replace("::::", "::")
+}
+
+type Debuginfo<'a> = addr2line::Context<EndianSlice<'a, LittleEndian>>;
+
+/// Finds the lock operations of a module. `data` are the ELF file's bytes that `scan` was made from.
+pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks {
+    let mut marks = LockMarks::default();
+    let mut atomics: HashMap<u64, ()> = HashMap::new();
+    for function in &scan.functions {
+        let path = plain_path(&function.symbol);
+        if let Some(bits) = catalogue.function(&path) {
+            marks.functions.insert(function.start.0, bits);
+        }
+        if path.starts_with("core::sync::atomic::") {
+            atomics.insert(function.start.0, ());
+        }
+    }
+    let Ok(file) = object::File::parse(data) else { return marks };
+    let sections = load_sections(&file);
+    let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
+    let Ok(context) = addr2line::Context::from_dwarf(dwarf) else { return marks };
+    for function in &scan.functions {
+        if marks.functions.contains_key(&function.start.0) {
+            // The function as a whole is the operation.
+            continue;
+        }
+        let stores: Vec<u64> =
+            function.sites.iter().filter(|s| s.class == Class::AtomicStore).map(|s| s.pc.0).collect();
+        for instruction in &function.instructions {
+            let pc = instruction.ip();
+            if is_locking(instruction) || stores.binary_search(&pc).is_ok() {
+                if let Some(bits) = by_frames(&context, pc, catalogue).filter(|bits| fits(instruction, *bits)) {
+                    marks.instructions.insert(pc, bits);
+                }
+            } else if instruction.is_call_near()
+                && atomics.contains_key(&instruction.near_branch_target())
+                && let Some(bits) = by_frames(&context, pc, catalogue)
+            {
+                // A compare-exchange returns a `Result`, whose tag is in `al`.
+                let bits = match operation_of(bits) {
+                    Some(operation) if operation.takes() => lock_bits(operation, Success::Zero, type_of(bits)),
+                    _ => bits,
+                };
+                marks.calls.insert(pc, bits);
+            }
+        }
+    }
+    marks
+}
+
+/// An instruction that may take or give up a lock.
+fn is_locking(instruction: &Instruction) -> bool {
+    instruction.has_lock_prefix()
+        || instruction.mnemonic() == Mnemonic::Xchg && instruction.op0_kind() == iced_x86::OpKind::Memory
+}
+
+/// Only a compare-exchange takes a lock here, since its outcome is in the flags.
+fn fits(instruction: &Instruction, bits: u64) -> bool {
+    let takes = operation_of(bits).is_some_and(Operation::takes);
+    !takes || instruction.mnemonic() == Mnemonic::Cmpxchg
+}
+
+fn by_frames(context: &Debuginfo<'_>, pc: u64, catalogue: &Catalogue) -> Option<u64> {
+    let mut frames = context.find_frames(pc).skip_all_loads().ok()?;
+    let mut found = None;
+    for _ in 0..64 {
+        let Ok(Some(frame)) = frames.next() else { break };
+        let name = frame.function.as_ref()?.demangle().ok()?;
+        let file = frame.location.as_ref().and_then(|l| l.file).unwrap_or_default();
+        let name = plain_text(&name);
+        let name = name.rsplit("::").next().unwrap_or(&name);
+        // The file of a frame is where its code stands: that of the function itself.
+        if file.ends_with("core/src/sync/atomic.rs") || file.ends_with("core/src/intrinsics/mod.rs") {
+            continue;
+        }
+        match found {
+            None => found = Some(catalogue.inlined(name, file)?),
+            // `try_read` and its like share the fast path of the waiting form.
+            Some(bits) if name.starts_with("try_") => return Some(as_try(bits)),
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+/// The form of an operation that does not wait.
+fn as_try(bits: u64) -> u64 {
+    match operation_of(bits) {
+        Some(Operation::LockExclusive) => lock_bits(Operation::TryExclusive, success_of(bits), type_of(bits)),
+        Some(Operation::LockShared) => lock_bits(Operation::TryShared, success_of(bits), type_of(bits)),
+        _ => bits,
+    }
+}
+
+fn load_sections<'a>(file: &object::File<'a>) -> gimli::DwarfSections<Cow<'a, [u8]>> {
+    let loaded: Result<_, std::convert::Infallible> = gimli::DwarfSections::load(|id| {
+        let section = file.section_by_name(id.name()).and_then(|section| section.uncompressed_data().ok());
+        Ok(section.unwrap_or(Cow::Borrowed(&[])))
+    });
+    let Ok(sections) = loaded;
+    sections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_row_is_read() {
+        let mut catalogue = Catalogue::default();
+        assert_eq!(catalogue.add(BUILT_IN), Ok(()));
+        let rows = BUILT_IN.lines().filter(|l| l.starts_with("inline ") || l.starts_with("function ")).count();
+        let read: usize = catalogue.inlined.values().chain(catalogue.functions.values()).map(Vec::len).sum();
+        assert_eq!(read, rows);
+    }
+
+    #[test]
+    fn bad_rows_are_refused_with_their_line() {
+        let refuse = |text: &str| Catalogue::default().add(text).map_err(|e| e.line);
+        assert_eq!(refuse("\n# fine\nfunction a::b lock-exclusive always user\nlock x"), Err(4));
+        assert_eq!(refuse("function a::b lock-twice always user"), Err(1));
+        assert_eq!(refuse("function a::b lock-exclusive always"), Err(1));
+        assert_eq!(refuse("function a::b lock-exclusive perhaps user"), Err(1));
+    }
+
+    #[test]
+    fn inlined_functions_are_known_by_name_and_file() {
+        let catalogue = Catalogue::built_in();
+        let of = |name, file| catalogue.inlined(name, file).map(|bits| (operation_of(bits), type_of(bits)));
+        let std = "/rustc/0123/library/std/src/sys/sync/mutex/futex.rs";
+        assert_eq!(of("lock", std), Some((Some(Operation::LockExclusive), Type::StdMutex)));
+        assert_eq!(of("unlock", std), Some((Some(Operation::UnlockExclusive), Type::StdMutex)));
+        assert_eq!(of("lock_contended", std), None);
+        assert_eq!(of("lock", "/home/me/src/mutex.rs"), None);
+        let parking_lot = "/root/.cargo/registry/src/index/parking_lot-0.12.3/src/raw_mutex.rs";
+        assert_eq!(of("lock", parking_lot), Some((Some(Operation::LockExclusive), Type::ParkingLotMutex)));
+        assert_eq!(of("lock", "raw_mutex.rs"), None);
+    }
+
+    #[test]
+    fn functions_are_known_by_the_end_of_their_path() {
+        let catalogue = Catalogue::built_in();
+        let of = |symbol: &str| catalogue.function(&plain_path(symbol)).and_then(operation_of);
+        assert_eq!(
+            of("_ZN3std3sys4sync5mutex5futex5Mutex14lock_contended17h0123456789abcdefE"),
+            Some(Operation::LockExclusive)
+        );
+        assert_eq!(
+            of("_ZN11parking_lot9raw_mutex8RawMutex9lock_slow17h0123456789abcdefE"),
+            Some(Operation::LockExclusive)
+        );
+        assert_eq!(of("_ZN3std4sync4mpmc4list16Channel$LT$T$GT$4recv17h0123456789abcdefE"), Some(Operation::Receive));
+        assert_eq!(of("_ZN3app4sync5mutex14lock_contended17h0123456789abcdefE"), None);
+    }
+
+    #[test]
+    fn paths_lose_generic_arguments_and_traits() {
+        assert_eq!(plain_text("std::sync::mpmc::list::Channel<T>::recv"), "std::sync::mpmc::list::Channel::recv");
+        assert_eq!(plain_text("a::<u8>::b"), "a::b");
+    }
+
+    #[test]
+    fn file_suffixes_match_whole_components() {
+        assert!(ends_with("/x/parking_lot-0.12.3/src/raw_mutex.rs", "*/src/raw_mutex.rs"));
+        assert!(ends_with("/x/dashmap-6.1.0/src/lock.rs", "dashmap-*/src/lock.rs"));
+        assert!(!ends_with("/x/other-6.1.0/src/lock.rs", "dashmap-*/src/lock.rs"));
+        assert!(!ends_with("lock.rs", "src/lock.rs"));
+    }
+}
