@@ -21,6 +21,8 @@ interpose! {
     _Fork => forks_bare;
     posix_spawn => spawn;
     posix_spawnp => spawn_by_name;
+    system => runs;
+    popen => opens;
     _exit => exits;
     _Exit => exits;
 }
@@ -85,6 +87,20 @@ unsafe extern "C" fn spawn(pid: Ptr, path: Ptr, actions: Ptr, attributes: Ptr, a
 unsafe extern "C" fn spawn_by_name(pid: Ptr, file: Ptr, actions: Ptr, attributes: Ptr, argv: Ptr, envp: Ptr) -> c_int {
     // SAFETY: forwarded.
     spawned(unsafe { real::posix_spawnp(pid, file, actions, attributes, argv, envp) })
+}
+
+unsafe extern "C" fn runs(command: Ptr) -> c_int {
+    if !command.is_null() {
+        record::count(Counter::Children);
+    }
+    // SAFETY: forwarded.
+    unsafe { real::system(command) }
+}
+
+unsafe extern "C" fn opens(command: Ptr, mode: Ptr) -> Ptr {
+    record::count(Counter::Children);
+    // SAFETY: forwarded.
+    unsafe { real::popen(command, mode) }
 }
 
 /// The process is about to end: what was left for later is recorded. A child of `vfork` does not count.

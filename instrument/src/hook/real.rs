@@ -209,6 +209,8 @@ reals! {
     vfork() -> c_int, UNRESOLVED;
     posix_spawn(pid: Ptr, path: Ptr, actions: Ptr, attributes: Ptr, argv: Ptr, envp: Ptr) -> c_int, UNRESOLVED;
     posix_spawnp(pid: Ptr, file: Ptr, actions: Ptr, attributes: Ptr, argv: Ptr, envp: Ptr) -> c_int, UNRESOLVED;
+    system(command: Ptr) -> c_int, UNRESOLVED;
+    popen(command: Ptr, mode: Ptr) -> Ptr, UNRESOLVED;
     _exit(status: c_int) -> (), UNRESOLVED;
     _Exit(status: c_int) -> (), UNRESOLVED;
     dlopen(path: Ptr, flags: c_int) -> Ptr, UNRESOLVED;
