@@ -7,6 +7,12 @@ use iced_x86::{Instruction, Mnemonic};
 const BENIGN: &str = include_str!("benign.txt");
 const LOCKS: &str = include_str!("primitives.txt");
 
+/// Whether a function belongs to std's list of thread stacks (`std::sys::pal::unix::stack_overflow`), or is a collection's function that was
+/// made for it alone. Each thread takes the list's lock when it starts and when it ends, which would hide races between short-lived threads.
+pub(super) fn is_list_of_stacks(symbol: &str) -> bool {
+    (symbol.starts_with("_R") || symbol.starts_with("_ZN")) && symbol.contains("14stack_overflow")
+}
+
 /// How an access that the catalogue names is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Treatment {
@@ -14,6 +20,8 @@ pub(super) enum Treatment {
     Benign,
     /// As if its class were not known.
     Unknown,
+    /// Neither checked nor tracked, atomic or not.
+    Unseen,
 }
 
 #[derive(Debug)]
@@ -69,6 +77,7 @@ fn parse_row(line: &'static str) -> Option<Row> {
     let treatment = match parts.next()? {
         "benign" => Treatment::Benign,
         "unknown" => Treatment::Unknown,
+        "unseen" => Treatment::Unseen,
         _ => return None,
     };
     let row = Row { treatment, function: parts.next()?, path_part: parts.next()? };

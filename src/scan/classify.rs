@@ -103,6 +103,10 @@ fn classify(
             continue;
         }
         let (meaning, place) = meanings.of(pc, encoded, size, stack);
+        if meanings.is_unseen(&place) {
+            result.skip("std's own bookkeeping");
+            continue;
+        }
         let mut flags = meaning.flags;
         if stack {
             flags |= SiteFlags::STACK;

@@ -150,8 +150,13 @@ impl<'s> Meanings<'_, 's> {
         match self.benign.treatment(self.debug, &place) {
             Some(Treatment::Benign) => (Meaning { flags: SiteFlags::BENIGN, ..plain(encoded) }, place),
             Some(Treatment::Unknown) => (plain(unknown(encoded)), place),
-            None => (plain(encoded), place),
+            Some(Treatment::Unseen) | None => (plain(encoded), place),
         }
+    }
+
+    /// Whether the catalogue takes the place out of sight.
+    pub fn is_unseen(&self, place: &Place<'s>) -> bool {
+        self.benign.treatment(self.debug, place) == Some(Treatment::Unseen)
     }
 
     fn atomic(&self, place: &Place<'s>, innermost: &FrameView<'s>, encoded: Class, stack: bool) -> Option<Meaning> {

@@ -58,7 +58,8 @@ pub fn scan_module(data: &[u8], progress: &(dyn Fn(u64, u64) + Sync)) -> Result<
         .into_iter()
         .zip(&bounds)
         .map(|(body, bounds)| {
-            let native = bounds.native.or(body.problem).map(Policy::Native);
+            let list = bounds.names.iter().any(|name| catalogue::is_list_of_stacks(name));
+            let native = bounds.native.or(body.problem).or(list.then_some("std's own bookkeeping")).map(Policy::Native);
             let policy = native.or_else(|| allocators.policy(bounds)).unwrap_or(Policy::Instrument);
             Function {
                 start: Svma(bounds.start),
