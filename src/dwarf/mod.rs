@@ -119,9 +119,9 @@ impl Place<'_> {
         self.unit as usize
     }
 
-    /// Whether a function covers the place.
-    pub fn has_frame(&self) -> bool {
-        self.frame.is_some()
+    /// Identifies the innermost function or inlined call: the same for all its places, different for every other.
+    pub fn frame_id(&self) -> Option<(u32, u32)> {
+        self.frame.map(|frame| (self.unit, frame))
     }
 }
 

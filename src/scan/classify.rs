@@ -74,6 +74,7 @@ fn classify(
     let mut result = Classified { frame_escapes: frame.escapes, ..Classified::default() };
     let mut constants = ReadOnlyBases::new(image, &function.outside_targets);
     let mut uncovered = 0usize;
+    let mut atomics: Vec<(usize, (u32, u32))> = Vec::new();
     for (index, instruction) in function.instructions.iter().enumerate() {
         let info = factory.info_options(instruction, options);
         let reads_constant = constants.addresses(instruction);
@@ -129,9 +130,15 @@ fn classify(
             Class::Read if masked || dataflow.is_speculative_load(index) => flags |= SiteFlags::SPECULATIVE,
             _ => {}
         }
+        if let (Class::AtomicLoad | Class::AtomicStore | Class::AtomicRmw, Some(frame)) =
+            (meaning.class, place.frame_id())
+        {
+            atomics.push((result.sites.len(), frame));
+        }
         let (class, order) = (meaning.class, meaning.order);
         result.sites.push(Site { pc: Svma(pc), class, order, flags: SiteFlags(flags), size, lock });
     }
+    demote_spills(&mut result.sites, &atomics);
     result.opaque = meanings.sufficient && uncovered > 0;
     let unknown_stores = result.sites.iter().any(|site| site.class == Class::UnknownStore);
     if unknown_stores
@@ -145,6 +152,21 @@ fn classify(
         }
     }
     result
+}
+
+/// An inlined atomic operation has one operand: where some access of it is not on the stack, those on the stack are the reloads of
+/// its address or value. `atomics` are (site, inlined function).
+fn demote_spills(sites: &mut [Site], atomics: &[(usize, (u32, u32))]) {
+    let on_stack = |site: &Site| site.flags.has(SiteFlags::STACK) && site.class != Class::AtomicRmw;
+    for &(at, frame) in atomics {
+        if on_stack(&sites[at])
+            && atomics.iter().any(|&(other, same)| same == frame && other != at && !on_stack(&sites[other]))
+        {
+            let site = &mut sites[at];
+            site.class = if site.class == Class::AtomicLoad { Class::Read } else { Class::Write };
+            site.order = Order::Unknown;
+        }
+    }
 }
 
 impl Tally {
