@@ -188,8 +188,11 @@ impl<'s> Meanings<'_, 's> {
 
     /// Whether the place belongs to a reference count going up, which publishes nothing.
     pub fn counts_up(&self, place: &Place<'s>) -> bool {
-        self.debug
-            .frames(place)
-            .any(|frame| frame.plain_name() == b"clone" && frame.file.ends_with("alloc/src/sync.rs"))
+        self.debug.frames(place).any(|frame| match frame.plain_name() {
+            b"clone" => frame.file.ends_with("alloc/src/sync.rs"),
+            // A relaxed count of a scope's threads; its going down releases, and the scope's end acquires.
+            b"increment_num_running_threads" => frame.file.ends_with("std/src/thread/scoped.rs"),
+            _ => false,
+        })
     }
 }
