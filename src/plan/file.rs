@@ -41,9 +41,7 @@ impl PlanTally {
         if let Some(count) = self.checked_by_class.get_mut(&format!("{:?}", site.class)) {
             *count = count.saturating_sub(1);
         }
-        let synchronises =
-            matches!(site.class, Class::AtomicLoad | Class::AtomicStore | Class::AtomicRmw | Class::Syscall);
-        if synchronises {
+        if synchronises(site.class) {
             self.sync_sites_lost += 1;
         }
     }
@@ -52,6 +50,11 @@ impl PlanTally {
     pub fn checked(&self) -> u64 {
         self.checked_by_class.values().sum()
     }
+}
+
+/// Whether losing a site of the class could lose an order that the program relies on.
+pub(super) fn synchronises(class: Class) -> bool {
+    matches!(class, Class::AtomicLoad | Class::AtomicStore | Class::AtomicRmw | Class::Syscall)
 }
 
 /// A patch plan in memory.

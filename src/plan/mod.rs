@@ -63,6 +63,9 @@ impl std::fmt::Display for PlanError {
 
 impl std::error::Error for PlanError {}
 
+/// Reasons for leaving a function native although it synchronises: what it orders matters only to itself.
+const INDEPENDENT: [&str; 2] = ["allocator", "std's own bookkeeping"];
+
 /// Bytes between the start of generated code and a position-independent module's base.
 const WINDOW_BYTES: usize = 0x2000_0000;
 
@@ -132,6 +135,10 @@ pub fn plan_module_for(
             Policy::Native(reason) => {
                 *tally.skipped_by_reason.entry(format!("function native: {reason}")).or_default() +=
                     function.sites.len() as u64;
+                if !INDEPENDENT.contains(reason) {
+                    tally.sync_sites_lost +=
+                        function.sites.iter().filter(|s| file::synchronises(s.class)).count() as u64;
+                }
                 continue;
             }
             _ if function.instructions.is_empty() => continue,
