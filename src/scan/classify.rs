@@ -99,7 +99,9 @@ fn classify(
         };
         let is_string = matches!(encoded, Class::StringMove | Class::StringStore | Class::StringRead);
         if is_string {
-            let (order, flags) = (Order::Unknown, SiteFlags(0));
+            let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+            let flags = SiteFlags(if repeated { SiteFlags::REPEATED } else { 0 });
+            let order = Order::Unknown;
             result.sites.push(Site { pc: Svma(pc), class: encoded, order, flags, size, lock: None });
             continue;
         }

@@ -76,7 +76,7 @@ macro_rules! operation {
         }
         // SAFETY: the memory is this thread's own, apart from its state, and the guard makes this the only reference.
         let thread: &mut Thread = unsafe { &mut (*private).thread };
-        (thread, memory::detector(), Operation::new($state, $who))
+        (thread, memory::detector(), Operation::new($state, $who).named())
     }};
 }
 

@@ -36,6 +36,15 @@ impl<'a> Operation<'a> {
         Operation { state, who, id: None }
     }
 
+    /// Finds the access row ahead where events are recorded: the log of an object's events is written under its lock.
+    #[inline(always)]
+    pub fn named(mut self) -> Operation<'a> {
+        if record::event::wanted() {
+            self.access_id();
+        }
+        self
+    }
+
     fn log(&self, kind: EventKind, object: u64, size: u64, access: AccessId) {
         if record::event::wanted() {
             if self.state.check.is_adopted.replace(false) {
@@ -146,8 +155,8 @@ impl Runtime for Operation<'_> {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Release(object) => self.log(EventKind::Release, object, 0, AccessId::LOST),
-            Event::Acquire(object) => self.log(EventKind::Acquire, object, 0, AccessId::LOST),
+            Event::Release(object) => self.log(EventKind::Release, object, 0, self.id.unwrap_or_default()),
+            Event::Acquire(object) => self.log(EventKind::Acquire, object, 0, self.id.unwrap_or_default()),
             Event::Destroy(object) => self.log(EventKind::Destroy, object, 0, AccessId::LOST),
             Event::Access { address, size, kind, id } => {
                 let kind = match kind {
