@@ -8,8 +8,9 @@ use crate::profile::{Blame, Figures, Profile, Sample, StackId, Stacks, Wait, Wai
 use crate::report::Frame;
 use crate::symbolize::{Symbolizer, is_dependency, is_std};
 use crate::trace::{HeaderView, Recording, Row, TraceError};
+use crate::wire::locks::Type;
 use crate::wire::plan::{MAGIC, PcMapRow, PlanHeader};
-use crate::wire::recording::{CONFIG_RACES, Phase};
+use crate::wire::recording::{AccessRow, CONFIG_RACES, NO_SITE, Phase};
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitKind, WaitTotalRow};
 use std::collections::HashMap;
 use std::mem::offset_of;
@@ -49,49 +50,54 @@ impl Session {
             slots: &[],
             main_bias: header.main_bias,
         };
-        let mut nodes: HashMap<u32, StackId> = HashMap::new();
-        let mut stack = |stacks: &mut Stacks, node: u32| {
-            *nodes.entry(node).or_insert_with(|| stacks.intern(context.node_frames(node)))
+        let recording = &self.recording;
+        let mut known: HashMap<u32, StackId> = HashMap::new();
+        let mut stack = |stacks: &mut Stacks, access: u32| {
+            *known.entry(access).or_insert_with(|| {
+                let row = recording.row::<AccessRow>(u64::from(access)).filter(|_| access != 0);
+                let mut frames = row.map_or_else(Vec::new, |row| context.access_frames(&row));
+                // What an interposed function was called for, the wait's kind tells.
+                if row.is_some_and(|row| row.site == NO_SITE) && !frames.is_empty() {
+                    frames.remove(0);
+                }
+                stacks.intern(frames)
+            })
         };
-        let rows: Vec<LockFiguresRow> = all(&self.recording, header);
-        for row in &rows {
-            let first = stack(&mut profile.stacks, row.first_node);
+        for row in all::<LockFiguresRow>(recording, header) {
+            let first = stack(&mut profile.stacks, row.first_access);
             let name = lock_name(&self.symbolizer, row.address, profile.stacks.frames(first));
-            profile.locks.push(figures(row, name));
+            profile.locks.push(figures(&row, name));
         }
-        for row in all::<WaitTotalRow>(&self.recording, header) {
+        for row in all::<WaitTotalRow>(recording, header) {
             profile.waits.push(Wait {
                 lock: row.lock as usize,
                 kind: WaitKind::from_u32(row.kind),
                 thread: row.thread,
-                stack: stack(&mut profile.stacks, row.node),
+                stack: stack(&mut profile.stacks, row.access),
                 count: row.count,
                 total_ns: row.total_ns,
                 max_ns: row.max_ns,
             });
         }
-        for row in all::<BlameTotalRow>(&self.recording, header) {
+        for row in all::<BlameTotalRow>(recording, header) {
             profile.blames.push(Blame {
                 lock: row.lock as usize,
                 thread: row.thread,
-                acquired: stack(&mut profile.stacks, row.acquired_node),
-                released: stack(&mut profile.stacks, row.released_node),
+                acquired: stack(&mut profile.stacks, row.acquired_access),
+                released: stack(&mut profile.stacks, row.released_access),
                 count: row.count,
                 total_ns: row.total_ns,
                 max_ns: row.max_ns,
             });
         }
-        for row in all::<WaitEventRow>(&self.recording, header) {
-            if row.end_ns == 0 {
-                continue;
-            }
+        for row in all::<WaitEventRow>(recording, header) {
             profile.events.push(WaitEvent {
                 lock: row.lock as usize,
                 kind: WaitKind::from_u32(row.kind),
                 thread: row.thread,
-                stack: stack(&mut profile.stacks, row.node),
-                start_ns: row.start_ns,
-                end_ns: row.end_ns.max(row.start_ns),
+                stack: stack(&mut profile.stacks, row.access),
+                start_ns: row.start_ns.wrapping_add(header.start_ns),
+                end_ns: row.end_ns.max(row.start_ns).wrapping_add(header.start_ns),
                 holder: (row.holder != u32::MAX).then_some(row.holder),
                 waker: (row.waker != u32::MAX).then_some(row.waker),
             });
@@ -107,7 +113,7 @@ fn all<R: Row>(recording: &Recording, header: &HeaderView) -> Vec<R> {
 fn figures(row: &LockFiguresRow, name: String) -> Figures {
     Figures {
         name,
-        kind: String::new(),
+        kind: Type::from_u8(row.lock_type as u8).name().to_owned(),
         address: row.address,
         acquisitions: row.acquisitions,
         shared_acquisitions: row.shared_acquisitions,

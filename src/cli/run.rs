@@ -15,7 +15,7 @@ use crate::report::place;
 use crate::report::{DegradedCheck, Exit, Finding, Kind, Process, Report, SCHEMA, Verdict, text};
 use crate::trace::{RECORDING, RUN_RECORD, Recording, RunRecord};
 use crate::wire::recording::{
-    CONFIG_HALT_ON_ERROR, CONFIG_LOCKS, CONFIG_RACES, CONFIG_RECORD_FULL, CONFIG_REPORT_BENIGN,
+    CONFIG_CONTENTION, CONFIG_HALT_ON_ERROR, CONFIG_LOCKS, CONFIG_RACES, CONFIG_RECORD_FULL, CONFIG_REPORT_BENIGN,
 };
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -135,21 +135,29 @@ struct Checks {
     kinds: Vec<Kind>,
     /// Named ones that this version can't do.
     impossible: Vec<Kind>,
+    /// Waits are to be measured.
+    contention: bool,
     /// The user named them.
     named: bool,
 }
 
+/// Name of the group of checks that measures waits.
+const CONTENTION: &str = "contention";
+
 impl Checks {
     fn parse(names: Option<&[String]>) -> Result<Checks, Refusal> {
-        let Some(names) = names else {
-            return Ok(Checks { kinds: IMPLEMENTED.to_vec(), impossible: Vec::new(), named: false });
-        };
+        let all = |named| Checks { kinds: IMPLEMENTED.to_vec(), impossible: Vec::new(), contention: true, named };
+        let Some(names) = names else { return Ok(all(false)) };
         if names.iter().any(|name| name == "all") {
-            return Ok(Checks { kinds: IMPLEMENTED.to_vec(), impossible: Vec::new(), named: true });
+            return Ok(all(true));
         }
-        let kinds = FailOn::parse(names).map_err(|message| Refusal::new(exit::USAGE, message, ""))?.0;
+        let contention = names.iter().any(|name| name.trim() == CONTENTION);
+        // The group is asked for its pictures and its lock table.
+        let others: Vec<&String> = names.iter().filter(|name| name.trim() != CONTENTION).collect();
+        let others: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
+        let kinds = FailOn::parse(&others).map_err(|message| Refusal::new(exit::USAGE, message, ""))?.0;
         let (kinds, impossible) = kinds.into_iter().partition(|kind| IMPLEMENTED.contains(kind));
-        Ok(Checks { kinds, impossible, named: true })
+        Ok(Checks { kinds, impossible, contention, named: true })
     }
 }
 
@@ -235,7 +243,12 @@ fn run_record(
         degraded,
         plan_flags: about.flags,
         fail_on: options.fail_on.clone(),
-        checks: checks.kinds.iter().chain(&checks.impossible).map(|kind| kind_name(*kind)).collect(),
+        checks: {
+            let mut names: Vec<String> =
+                checks.kinds.iter().chain(&checks.impossible).map(|kind| kind_name(*kind)).collect();
+            names.extend(checks.contention.then(|| CONTENTION.to_string()));
+            names
+        },
         store_source: !options.no_source,
     })
 }
@@ -314,6 +327,10 @@ impl One<'_> {
         }
         if self.record.checks.iter().any(|check| LOCK_CHECKS.contains(&check.as_str())) {
             config |= CONFIG_LOCKS;
+        }
+        if self.record.checks.iter().any(|check| check == CONTENTION) {
+            // Waits are measured where locks have owners.
+            config |= CONFIG_CONTENTION | CONFIG_LOCKS;
         }
         if self.options.record == Record::Full {
             config |= CONFIG_RECORD_FULL;

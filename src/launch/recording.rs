@@ -4,6 +4,7 @@ use crate::trace::{ROW_SIZES, Row};
 use crate::wire::VERSION;
 use crate::wire::locks::{LiveRow, LockRow, OrderRow};
 use crate::wire::recording::*;
+use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::fs::File;
 use std::io;
 use std::mem::offset_of;
@@ -50,6 +51,13 @@ fn capacities(options: &RecordingOptions) -> [u64; TABLE_COUNT] {
         rows[Table::Locks as usize] = (options.max_bytes / 64 / LockRow::SIZE as u64).clamp(1024, 1 << 17);
         rows[Table::Live as usize] = (options.max_bytes / 64 / LiveRow::SIZE as u64).clamp(256, 1 << 14).min(threads);
         rows[Table::Orders as usize] = (options.max_bytes / 32 / OrderRow::SIZE as u64).clamp(1024, 1 << 16);
+    }
+    if options.config & CONFIG_CONTENTION != 0 {
+        let share = |size: usize, most: u64| (options.max_bytes / 32 / size as u64).clamp(256, most);
+        rows[Table::LockFigures as usize] = share(LockFiguresRow::SIZE, 1 << 13);
+        rows[Table::WaitTotals as usize] = share(WaitTotalRow::SIZE, 1 << 16);
+        rows[Table::BlameTotals as usize] = share(BlameTotalRow::SIZE, 1 << 16);
+        rows[Table::WaitEvents as usize] = share(WaitEventRow::SIZE, 1 << 17);
     }
     if options.config & CONFIG_RECORD_FULL != 0 {
         let taken: u64 = rows.iter().zip(ROW_SIZES).map(|(count, size)| count * size).sum();

@@ -14,8 +14,11 @@ const STACK_BYTES: u32 = 32 << 10;
 
 /// Sizes of a CPU's ring that are tried, largest first: locked memory is rationed.
 const RING_BYTES: [usize; 5] = [4 << 20, 2 << 20, 1 << 20, 512 << 10, 256 << 10];
-/// Size of the ring of the page-fault counter, which gets a record per thread that ends.
-const COUNTER_RING_BYTES: usize = 16 << 10;
+/// Size of the ring of the page-fault samples, which are short.
+const COUNTER_RING_BYTES: usize = 64 << 10;
+/// Page faults that a sample stands for. Counts that the kernel keeps per thread (`inherit_stat`) get mixed up with
+/// those of other events when contexts are swapped, so they are sampled.
+pub(super) const FAULTS_PER_SAMPLE: u64 = 8;
 
 /// How to sample.
 #[derive(Clone, Copy, Debug)]
@@ -136,11 +139,10 @@ fn page_faults(cpu: usize) -> io::Result<Sampler> {
         .observe_self()
         .one_cpu(cpu)
         .inherit(true)
-        .inherit_stat(true)
         .enabled(false)
         .enable_on_exec(true)
         .exclude_kernel(true)
-        .read_format(perf_event::ReadFormat::empty())
+        .sample_period(FAULTS_PER_SAMPLE)
         .sample(SampleFlag::TID)
         .sample(SampleFlag::TIME)
         .sample(SampleFlag::CPU)

@@ -1,7 +1,7 @@
 //! Draining the rings while the program runs.
 
-use super::attach::Sampling;
-use super::record::{Origin, Record, parse};
+use super::attach::{FAULTS_PER_SAMPLE, Sampling};
+use super::record::{Origin, Record, parse, parse_faults};
 use super::space::{GeneratedCodeSource, MappedModule, Space};
 use super::unwind::{CUT_OFF_FRAME, Ending, KERNEL_FRAME, RUNTIME_FRAME, unwind};
 use crate::profile::ThreadLife;
@@ -139,13 +139,18 @@ impl State {
     /// Takes what is in the rings. Mappings first: a sample may come from another CPU's ring than the mapping it needs.
     fn drain(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        for ring in self.sampling.clocks.iter_mut().chain(&mut self.sampling.faults) {
+        for ring in &mut self.sampling.clocks {
             while let Some(record) = ring.next_record() {
                 let parsed = parse(record.ty(), record.misc(), &record.to_contiguous());
                 drop(record);
                 if parsed != Record::Other {
                     batch.push(parsed);
                 }
+            }
+        }
+        for ring in &mut self.sampling.faults {
+            while let Some(record) = ring.next_record() {
+                batch.push(parse_faults(record.ty(), &record.to_contiguous()));
             }
         }
         for record in &batch {
@@ -159,6 +164,7 @@ impl State {
             Record::Sample { origin, .. }
             | Record::SwitchIn(origin)
             | Record::SwitchOut { origin, .. }
+            | Record::Faults(origin)
             | Record::Exit(origin) => origin.time_ns,
             _ => 0,
         });
@@ -219,10 +225,8 @@ impl State {
             Record::Exit(origin) if origin.pid == self.pid => {
                 self.touch(origin);
             }
-            Record::Count { origin, value } if origin.pid == self.pid => {
-                let tid = origin.tid;
-                let life = self.lives.entry(tid).or_insert_with(|| Life::new(origin));
-                life.life.page_faults += value;
+            Record::Faults(origin) if origin.pid == self.pid => {
+                self.touch(origin).life.page_faults += FAULTS_PER_SAMPLE;
             }
             Record::Lost(count) => self.collected.lost += count,
             _ => {}

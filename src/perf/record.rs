@@ -11,7 +11,6 @@ pub(super) const SAMPLE_REGISTERS: u64 = 0b1_1100_0000;
 const MMAP2: u32 = 10;
 const LOST: u32 = 2;
 const EXIT: u32 = 4;
-const READ: u32 = 8;
 const SAMPLE: u32 = 9;
 const LOST_SAMPLES: u32 = 13;
 const SWITCH: u32 = 14;
@@ -62,11 +61,8 @@ pub(super) enum Record {
         path: String,
     },
     Exit(Origin),
-    /// A counter's value when its thread ended.
-    Count {
-        origin: Origin,
-        value: u64,
-    },
+    /// A sample without registers and stack, of page faults.
+    Faults(Origin),
     Lost(u64),
     Other,
 }
@@ -100,6 +96,14 @@ fn origin(bytes: &mut Bytes<'_>) -> Option<Origin> {
 
 const ORIGIN_BYTES: usize = 24;
 
+/// Reads a record of the page-fault event, whose samples have an origin only.
+pub(super) fn parse_faults(ty: u32, data: &[u8]) -> Record {
+    match (ty, origin(&mut Bytes(data))) {
+        (SAMPLE, Some(origin)) => Record::Faults(origin),
+        _ => Record::Other,
+    }
+}
+
 /// Reads a record; [`Record::Other`] for one of another type or too short for its own.
 pub(super) fn parse(ty: u32, misc: u16, data: &[u8]) -> Record {
     try_parse(ty, misc, data).unwrap_or(Record::Other)
@@ -124,10 +128,6 @@ fn try_parse(ty: u32, misc: u16, data: &[u8]) -> Option<Record> {
             Record::Lost(bytes.u64()?)
         }
         LOST_SAMPLES => Record::Lost(bytes.u64()?),
-        READ => {
-            let (pid, tid) = (bytes.u32()?, bytes.u32()?);
-            Record::Count { origin: Origin { pid, tid, ..origin }, value: bytes.u64()? }
-        }
         MMAP2 => {
             let (pid, tid) = (bytes.u32()?, bytes.u32()?);
             let (start, len, file_offset) = (bytes.u64()?, bytes.u64()?, bytes.u64()?);

@@ -14,7 +14,7 @@ use super::{FunctionCopy, Tactic, Text};
 use crate::scan::primitives::LockMarks;
 use crate::scan::{Function, Policy, Site};
 use crate::wire::entry::{Entry, HOOK_BASE};
-use crate::wire::locks::{Operation, Success, Type, lock_bits};
+use crate::wire::locks::{Operation, SLOW_PATH, Success, Type, lock_bits};
 use crate::wire::site::{Class, Order, PackedSite, SiteFlags};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::BTreeSet;
@@ -161,7 +161,7 @@ impl Copier<'_> {
                     self.em.call_entry(Entry::FunctionEntry);
                 }
                 if let Some(bits) = self.marks.functions.get(&start) {
-                    let site = self.em.site(lock_site(*bits), start);
+                    let site = self.em.site(lock_site(*bits | SLOW_PATH), start);
                     self.lock_function = Some(site);
                     checks::call_without_address(self.em, start, Entry::LockCall, site);
                 }

@@ -1,6 +1,8 @@
 //! Folded stacks: `outermost;..;innermost nanoseconds`, the input of every flame graph.
 
 use super::{Class, Profile, StackId, frame_name};
+use crate::symbolize::{is_dependency, is_std};
+use crate::wire::waits::WaitKind;
 use std::collections::BTreeMap;
 
 /// What stands between two stacks joined in one line, as in off-wake pictures.
@@ -80,6 +82,11 @@ impl Profile {
         }
     }
 
+    /// What a wait is for, as a frame: the lock, or the kind of wait where it is for none.
+    pub fn wait_label(&self, lock: usize, kind: WaitKind) -> String {
+        if lock < self.locks.len() { self.lock_label(lock) } else { kind_name(kind).to_owned() }
+    }
+
     fn push_stack(&self, frames: &mut Vec<String>, stack: StackId) {
         let stack = self.stacks.frames(stack);
         if stack.is_empty() {
@@ -93,12 +100,12 @@ impl Profile {
         let mut folded = Folded::default();
         for wait in self.waits.iter().filter(|w| self.class_of(w.kind, w.stack) == class) {
             let mut frames = vec![match class {
-                Class::Lock => self.lock_label(wait.lock),
+                Class::Lock => self.wait_label(wait.lock, wait.kind),
                 Class::Idle => self.thread_name(wait.thread).replace(';', ","),
             }];
             self.push_stack(&mut frames, wait.stack);
             if class == Class::Idle {
-                frames.push(format!("[waits for {}]", self.lock_label(wait.lock)));
+                frames.push(format!("[waits for {}]", self.wait_label(wait.lock, wait.kind)));
             }
             folded.add(&frames, wait.total_ns);
         }
@@ -137,7 +144,7 @@ impl Profile {
         for wait in self.waits.iter().filter(|w| self.class_of(w.kind, w.stack) == Class::Lock) {
             let mut frames = vec![self.thread_name(wait.thread).replace(';', ",")];
             self.push_stack(&mut frames, wait.stack);
-            frames.push(format!("[waits for {}]", self.lock_label(wait.lock)));
+            frames.push(format!("[waits for {}]", self.wait_label(wait.lock, wait.kind)));
             folded.add(&frames, wait.total_ns);
         }
         for life in &self.lives {
@@ -168,10 +175,29 @@ impl Profile {
     }
 }
 
+/// What is waited for, in words.
+pub fn kind_name(kind: WaitKind) -> &'static str {
+    match kind {
+        WaitKind::Lock => "a lock",
+        WaitKind::Shared => "a shared lock",
+        WaitKind::Condvar => "a condition variable",
+        WaitKind::Receive => "a message",
+        WaitKind::Send => "room for a message",
+        WaitKind::Join => "a thread's end",
+        WaitKind::Park => "an unpark",
+        WaitKind::Barrier => "a barrier",
+        WaitKind::Semaphore => "a permit",
+        WaitKind::Once => "an initialisation",
+        WaitKind::Sleep => "time",
+        WaitKind::Outside => "the outside",
+        WaitKind::Futex => "a futex",
+    }
+}
+
 /// `released in f`, by the innermost function that is not a library's guard.
 fn released_in(profile: &Profile, stack: StackId) -> Option<String> {
     let frames = profile.stacks.frames(stack);
-    let own = frames.iter().find(|f| !is_plumbing(&f.function)).or(frames.first())?;
+    let own = frames.iter().find(|f| !is_std(f) && !is_dependency(f)).or(frames.first())?;
     let place = match own.file.rsplit('/').next() {
         Some(file) if !file.is_empty() => format!(" at {file}:{}", own.line),
         _ => String::new(),
@@ -179,21 +205,11 @@ fn released_in(profile: &Profile, stack: StackId) -> Option<String> {
     Some(format!("[released in {}{place}]", frame_name(own)))
 }
 
-/// Functions between the user's code and the lock word.
-pub(super) fn is_plumbing(function: &str) -> bool {
-    const PLUMBING: &[&str] =
-        &["core::", "std::", "alloc::", "parking_lot", "lock_api::", "<core::", "<std::", "<lock_api::"];
-    PLUMBING.iter().any(|prefix| function.starts_with(prefix))
-        || function.contains("MutexGuard")
-        || function.contains("drop_in_place")
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Blame, Figures, Wait};
     use super::*;
     use crate::report::{Frame, Thread};
-    use crate::wire::waits::WaitKind;
 
     fn frames(functions: &[&str]) -> Vec<Frame> {
         functions

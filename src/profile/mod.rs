@@ -22,7 +22,7 @@ mod name;
 mod table;
 
 pub use class::{Class, classify};
-pub use fold::{Folded, Separator};
+pub use fold::{Folded, Separator, kind_name};
 pub use histogram::{mean_square, quantile_ns};
 pub use model::{Blame, Figures, Profile, Sample, StackId, Stacks, ThreadLife, Wait, WaitEvent};
 pub use name::{frame_name, function_name};

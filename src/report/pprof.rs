@@ -237,19 +237,23 @@ fn message(profile: &Profile, kind: Kind, time_ns: i64) -> ProfileMessage {
         encoder.message.comment.push(comment);
     }
     let (thread_key, lock_key) = (encoder.string("thread"), encoder.string("lock"));
-    let rows: Vec<(StackId, u64, u64, u32, usize)> = match kind {
+    let rows: Vec<(StackId, u64, u64, u32, String)> = match kind {
         Kind::Block => profile
             .waits
             .iter()
             .filter(|w| profile.class_of(w.kind, w.stack) == Class::Lock)
-            .map(|w| (w.stack, w.count, w.total_ns, w.thread, w.lock))
+            .map(|w| (w.stack, w.count, w.total_ns, w.thread, profile.wait_label(w.lock, w.kind)))
             .collect(),
-        Kind::Mutex => profile.blames.iter().map(|b| (b.acquired, b.count, b.total_ns, b.thread, b.lock)).collect(),
+        Kind::Mutex => profile
+            .blames
+            .iter()
+            .map(|b| (b.acquired, b.count, b.total_ns, b.thread, profile.lock_label(b.lock)))
+            .collect(),
     };
     for (stack, count, total_ns, thread, lock) in rows {
         let location_id = encoder.locations(profile, stack);
         let thread = encoder.string(&profile.thread_name(thread));
-        let lock = encoder.string(&profile.lock_label(lock));
+        let lock = encoder.string(&lock);
         let label = vec![Label { key: thread_key, str: thread }, Label { key: lock_key, str: lock }];
         encoder.message.sample.push(SampleMessage { location_id, value: vec![count as i64, total_ns as i64], label });
     }

@@ -3,8 +3,7 @@
 //! Two forms: Chrome trace events (chrome://tracing, Perfetto) and Firefox Profiler's processed profile
 //! (profiler.firefox.com, which also shows the CPU samples).
 
-use crate::profile::{Class, Profile, StackId, ThreadLife, WaitEvent, frame_name};
-use crate::wire::waits::WaitKind;
+use crate::profile::{Class, Profile, StackId, ThreadLife, WaitEvent, frame_name, kind_name};
 use fxprof_processed_profile as fx;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -13,27 +12,9 @@ use std::time::{Duration, SystemTime};
 /// Frames of a stack shown with a wait.
 const FRAMES_SHOWN: usize = 24;
 
-fn kind_name(kind: WaitKind) -> &'static str {
-    match kind {
-        WaitKind::Lock => "lock",
-        WaitKind::Shared => "shared lock",
-        WaitKind::Condvar => "condition variable",
-        WaitKind::Receive => "message",
-        WaitKind::Send => "room for a message",
-        WaitKind::Join => "thread's end",
-        WaitKind::Park => "unpark",
-        WaitKind::Barrier => "barrier",
-        WaitKind::Semaphore => "permit",
-        WaitKind::Once => "initialisation",
-        WaitKind::Sleep => "sleep",
-        WaitKind::Outside => "outside",
-        WaitKind::Futex => "futex",
-    }
-}
-
 fn wait_name(profile: &Profile, event: &WaitEvent) -> String {
     match profile.class_of(event.kind, event.stack) {
-        Class::Lock => format!("waits for {}", profile.lock_label(event.lock)),
+        Class::Lock => format!("waits for {}", profile.wait_label(event.lock, event.kind)),
         Class::Idle => format!("idle: {}", kind_name(event.kind)),
     }
 }
@@ -94,7 +75,7 @@ pub fn chrome(profile: &Profile, pid: u32) -> Value {
     for (number, event) in profile.events.iter().enumerate() {
         let class = profile.class_of(event.kind, event.stack);
         let category = if class == Class::Lock { "lock" } else { "idle" };
-        let mut args = json!({ "for": kind_name(event.kind), "lock": profile.lock_label(event.lock), "stack": shown(profile, event.stack) });
+        let mut args = json!({ "for": kind_name(event.kind), "lock": profile.wait_label(event.lock, event.kind), "stack": shown(profile, event.stack) });
         if let Some(holder) = event.holder {
             args["held by"] = json!(profile.thread_name(holder));
         }
@@ -214,7 +195,7 @@ pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::
     for event in &profile.events {
         let Some(&thread) = threads.get(&tid(profile, event.thread)) else { continue };
         let name = out.intern_string(&wait_name(profile, event));
-        let lock = out.intern_string(&profile.lock_label(event.lock));
+        let lock = out.intern_string(&profile.wait_label(event.lock, event.kind));
         let holder = out.intern_string(&event.holder.map_or("nobody known".to_owned(), |h| profile.thread_name(h)));
         let category = match profile.class_of(event.kind, event.stack) {
             Class::Lock => lock_category,

@@ -65,6 +65,8 @@ pub struct HeaderView {
     pub code: (u64, u64),
     /// Most threads alive at once.
     pub threads_peak: u64,
+    /// When the shim started, on the monotonic clock; 0 before it did.
+    pub start_ns: u64,
     /// Counters, by [`Counter`].
     pub counters: [u64; COUNTER_COUNT],
     /// Rows usable, by table.
@@ -177,6 +179,7 @@ impl Recording {
             main_bias: at!(bytes, offset_of!(Header, main_bias), u64),
             degraded: at!(bytes, offset_of!(Header, degraded), u64),
             code: (at!(bytes, offset_of!(Header, code_start), u64), at!(bytes, offset_of!(Header, code_end), u64)),
+            start_ns: at!(bytes, offset_of!(Header, start_ns), u64),
             threads_peak: at!(bytes, offset_of!(Header, threads_peak), u64),
             counters,
             counts,

@@ -172,12 +172,12 @@ impl Row for ModuleRow {
     }
 }
 
-row!(WaitTotalRow, WaitTotals, { lock: u32, kind: u32, thread: u32, node: u32, count: u64, total_ns: u64, max_ns: u64 });
+row!(WaitTotalRow, WaitTotals, { lock: u32, kind: u32, thread: u32, access: u32, count: u64, total_ns: u64, max_ns: u64 });
 row!(BlameTotalRow, BlameTotals, {
-    lock: u32, thread: u32, acquired_node: u32, released_node: u32, count: u64, total_ns: u64, max_ns: u64,
+    lock: u32, thread: u32, acquired_access: u32, released_access: u32, count: u64, total_ns: u64, max_ns: u64,
 });
 row!(WaitEventRow, WaitEvents, {
-    start_ns: u64, end_ns: u64, lock: u32, kind: u32, thread: u32, node: u32, holder: u32, waker: u32,
+    start_ns: u64, end_ns: u64, lock: u32, kind: u32, thread: u32, access: u32, holder: u32, waker: u32,
 });
 
 fn histogram(bytes: &[u8], offset: usize) -> Histogram {
@@ -189,8 +189,8 @@ impl Row for LockFiguresRow {
     fn decode(bytes: &[u8]) -> Self {
         LockFiguresRow {
             address: at!(bytes, offset_of!(LockFiguresRow, address), u64),
-            catalogue_row: at!(bytes, offset_of!(LockFiguresRow, catalogue_row), u32),
-            first_node: at!(bytes, offset_of!(LockFiguresRow, first_node), u32),
+            lock_type: at!(bytes, offset_of!(LockFiguresRow, lock_type), u32),
+            first_access: at!(bytes, offset_of!(LockFiguresRow, first_access), u32),
             acquisitions: at!(bytes, offset_of!(LockFiguresRow, acquisitions), u64),
             shared_acquisitions: at!(bytes, offset_of!(LockFiguresRow, shared_acquisitions), u64),
             contended: at!(bytes, offset_of!(LockFiguresRow, contended), u64),

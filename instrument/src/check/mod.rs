@@ -410,6 +410,7 @@ pub fn place(state: &mut ThreadState, site: u32) -> u32 {
 
 /// The process is about to end.
 pub fn exiting(state: &mut ThreadState) {
+    crate::lock::exiting();
     flush(state);
 }
 

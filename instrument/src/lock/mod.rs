@@ -14,6 +14,7 @@
 //! Direction of error: a hold whose end was not seen stays until another thread takes the lock alone
 //! (the lock's row names its owner, which the host compares).
 
+mod contention;
 mod order;
 mod table;
 mod wait;
@@ -25,7 +26,9 @@ use crate::apply::plan;
 use crate::check;
 use crate::record::{self, table as rows};
 use crate::thread::ThreadState;
-use conprof_wire::locks::{HOLDS, HoldRow, LiveRow, Operation, Success, Type, operation_of, success_of, type_of};
+use conprof_wire::locks::{
+    HOLDS, HoldRow, LiveRow, Operation, SLOW_PATH, Success, Type, operation_of, success_of, type_of,
+};
 use conprof_wire::recording::{CONFIG_LOCKS, Counter, NO_SITE, Table};
 use core::ptr::{addr_of, addr_of_mut};
 
@@ -45,6 +48,11 @@ pub(crate) struct Call {
     packed: u64,
     site: u32,
     access: u32,
+    /// When the wait began, where this is the slow path of a lock and waits are measured.
+    since: u64,
+    /// Serial, plus 1, of the thread that held the lock then.
+    holder: u32,
+    unused: u32,
 }
 
 /// The lock part of a thread's state. All-zero bytes are a valid value.
@@ -59,6 +67,16 @@ pub struct ThreadLock {
     published: u32,
     learnt: u32,
     acquisitions: u64,
+    /// When the present wait for anything but a lock's slow path began; 0 for none.
+    wait_since: u64,
+    /// What that wait is for, and where.
+    wait_kind: u32,
+    wait_access: u32,
+    /// The lock that it is for, where it is for one, and its holder's serial plus 1.
+    wait_lock: u32,
+    wait_holder: u32,
+    /// The lock about to be taken was waited for.
+    waited: bool,
 }
 
 impl ThreadLock {
@@ -69,14 +87,31 @@ impl ThreadLock {
 
 /// Once, after the recording is set up.
 pub fn init() -> bool {
-    record::config() & CONFIG_LOCKS != 0 && table::init() && order::init()
+    let ready = record::config() & CONFIG_LOCKS != 0 && table::init() && order::init();
+    if ready {
+        contention::init();
+    }
+    ready
 }
 
 /// A thread's row of the recording is known: its state is fresh or used again.
 pub fn thread_begins(state: &mut ThreadState) {
     let lock = &mut state.lock;
-    *lock =
-        ThreadLock { live: 0, calls: lock.calls, call_count: 0, phase: 0, published: 0, learnt: 0, acquisitions: 0 };
+    *lock = ThreadLock {
+        live: 0,
+        calls: lock.calls,
+        call_count: 0,
+        phase: 0,
+        published: 0,
+        learnt: 0,
+        acquisitions: 0,
+        wait_since: 0,
+        wait_kind: 0,
+        wait_access: 0,
+        wait_lock: 0,
+        wait_holder: 0,
+        waited: false,
+    };
     if record::config() & CONFIG_LOCKS == 0 {
         return;
     }
@@ -93,6 +128,11 @@ pub fn thread_ends(state: &mut ThreadState) {
     record::add(Counter::LockAcquisitions, state.lock.acquisitions);
     state.lock.acquisitions = 0;
     state.lock.live = 0;
+}
+
+/// The process is about to end.
+pub fn exiting() {
+    contention::exiting();
 }
 
 /// A site of the plan took a lock.
@@ -162,6 +202,7 @@ pub fn acquired(state: &mut ThreadState, address: usize, site: u32, operation: O
     }
     order::taken(state, live, &taken, lock);
     push(live, &taken);
+    contention::acquired(state, index, access, operation.shares());
 }
 
 /// A lock is about to be given up.
@@ -172,10 +213,12 @@ pub fn released(state: &mut ThreadState, address: usize, site: u32) {
         return;
     }
     let Some(index) = table::find(address) else { return };
-    match remove(live, index, None) {
-        Some(hold) if hold.shared != 0 => {}
-        _ => table::set_owner(index, 0),
+    let hold = remove(live, index, None);
+    let shares = hold.is_some_and(|hold| hold.shared != 0);
+    if !shares {
+        table::set_owner(index, 0);
     }
+    contention::released(state, index, site, shares);
 }
 
 /// The object at an address is gone, or about to be made anew.
@@ -249,10 +292,29 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
     }
     let sp = state.guest_sp;
     let lock = &mut state.lock;
-    while lock.call_count > 0 && lock.calls.get(lock.call_count as usize - 1).is_some_and(|call| call.sp <= sp) {
+    while lock.call_count > 0 {
+        let Some(top) = lock.calls.get(lock.call_count as usize - 1).copied().filter(|call| call.sp <= sp) else {
+            break;
+        };
         lock.call_count -= 1;
+        contention::abandoned(&top);
     }
-    let mut call = Call { sp, address: first as u64, second: second as u64, packed, site, access: 0 };
+    let mut call = Call {
+        sp,
+        address: first as u64,
+        second: second as u64,
+        packed,
+        site,
+        access: 0,
+        since: 0,
+        holder: 0,
+        unused: 0,
+    };
+    if packed & SLOW_PATH != 0 && contention::is_on() && operation.takes() {
+        if let Some(lock) = contention::lock_of(state, &call, site) {
+            contention::begin(lock, &mut call);
+        }
+    }
     match operation {
         Operation::WaitCondvar => {
             // The mutex is given up for as long as the wait lasts.
@@ -300,6 +362,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             found = Some(top);
             break;
         }
+        contention::abandoned(&top);
     }
     let Some(call) = found else { return };
     let Some(operation) = operation_of(call.packed) else { return };
@@ -332,8 +395,12 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             };
             // The outermost operation on the lock is the acquisition.
             let nested = outer(state, call.address, |operation| operation.takes());
+            let access = match table::find(call.address as usize) {
+                Some(lock) => contention::end(state, lock, &call, site, success),
+                None => 0,
+            };
             if success && !nested {
-                acquired(state, call.address as usize, site, operation, type_of(call.packed), 0);
+                acquired(state, call.address as usize, site, operation, type_of(call.packed), access);
             }
         }
         _ => {}

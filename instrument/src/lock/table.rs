@@ -197,6 +197,7 @@ pub(super) fn gone(address: usize) {
 
 fn end(index: u32) {
     set_owner(index, 0);
+    super::contention::gone(index);
     // SAFETY: `field` passes a row of the mapping.
     let (Some(gone), Some(lock_type)) = (
         field(index, |row| unsafe { &raw mut (*row).gone }),

@@ -1,6 +1,6 @@
 //! Publishing waits: a thread that is about to block says so in its live row.
 
-use super::{CALLS, table};
+use super::{CALLS, contention, table};
 use crate::check;
 use crate::hook::real;
 use crate::record;
@@ -30,6 +30,7 @@ pub fn wait(state: &mut ThreadState, kind: WaitKind, word: usize, lock: usize, t
         return;
     }
     let access = check::place(state, NO_SITE);
+    let now = record::time_ns();
     let index = if lock == 0 { 0 } else { table::find(lock).unwrap_or(0) };
     if index != 0 {
         table::note_user(index, state.serial);
@@ -42,8 +43,9 @@ pub fn wait(state: &mut ThreadState, kind: WaitKind, word: usize, lock: usize, t
         addr_of_mut!((*live).wait_lock).write_volatile(index);
         addr_of_mut!((*live).wait_access).write_volatile(access);
         addr_of_mut!((*live).wait_target).write_volatile(target);
-        addr_of_mut!((*live).wait_since_ns).write_volatile(record::time_ns());
+        addr_of_mut!((*live).wait_since_ns).write_volatile(now);
     }
+    contention::wait(state, kind, index, access, now);
     advance(live, true);
 }
 
@@ -52,6 +54,7 @@ pub fn waited(state: &mut ThreadState) {
     let live = state.lock.live();
     if !live.is_null() {
         advance(live, false);
+        contention::waited(state);
     }
 }
 

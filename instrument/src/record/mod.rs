@@ -55,6 +55,8 @@ pub fn init(fd: i32) -> bool {
     START_NS.store(syscall::monotonic_ns(), Ordering::Relaxed);
     let pid = syscall::process_id();
     PROCESS_ID.store(pid, Ordering::Relaxed);
+    // SAFETY: the header is in the mapping; nobody else writes it yet.
+    unsafe { (*header).start_ns = START_NS.load(Ordering::Relaxed) };
     HEADER.store(header, Ordering::Relaxed);
     if let Some(header) = self::header() {
         header.pid.store(pid, Ordering::Relaxed);

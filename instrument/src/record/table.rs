@@ -50,7 +50,7 @@ const fn row_bytes(table: Table) -> usize {
     }
 }
 
-const TABLES: [Table; 10] = [
+const TABLES: [Table; 14] = [
     Table::Threads,
     Table::Nodes,
     Table::Accesses,
@@ -61,6 +61,10 @@ const TABLES: [Table; 10] = [
     Table::Locks,
     Table::Live,
     Table::Orders,
+    Table::LockFigures,
+    Table::WaitTotals,
+    Table::BlameTotals,
+    Table::WaitEvents,
 ];
 
 /// Learns where the tables lie; `false` where one is not inside the file.

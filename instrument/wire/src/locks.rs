@@ -199,6 +199,9 @@ pub const fn lock_bits(operation: Operation, success: Success, lock: Type) -> u6
     (operation as u64) << 40 | (success as u64) << 48 | (lock as u64) << 52
 }
 
+/// Bit of a packed site: a function that is entered only where the lock could not be had at once.
+pub const SLOW_PATH: u64 = 1 << 51;
+
 /// The operation in a packed site.
 pub const fn operation_of(packed: u64) -> Option<Operation> {
     Operation::from_u8((packed >> 40) as u8)

@@ -34,7 +34,7 @@ pub enum Table {
     WaitTotals = 9,
     /// [`BlameTotalRow`](super::waits::BlameTotalRow)
     BlameTotals = 10,
-    /// [`WaitEventRow`](super::waits::WaitEventRow): a ring; row `n` is at `n % capacity`.
+    /// [`WaitEventRow`](super::waits::WaitEventRow): the first waits, as far as there is room.
     WaitEvents = 11,
     /// [`LockRow`](super::locks::LockRow): lock instances.
     Locks = 12,
@@ -87,6 +87,8 @@ pub struct Header {
     pub code_end: u64,
     /// Highest number of threads alive at once. Atomic.
     pub threads_peak: u64,
+    /// When the shim started, on `CLOCK_MONOTONIC`, in nanoseconds.
+    pub start_ns: u64,
     /// Counters by [`Counter`]. Atomic.
     pub counters: [u64; COUNTER_COUNT],
 }

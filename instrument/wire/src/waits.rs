@@ -1,7 +1,8 @@
 //! Waiting, as the shim records it: figures per lock, time per waiting stack, time per blamed hold, and single waits.
 //!
-//! The first three are aggregates, never dropped before their tables are full; the last is detail in a ring.
-//! Times are nanoseconds of `CLOCK_MONOTONIC`, the clock that perf samples carry as well.
+//! The first three are aggregates; the last is detail, of which what finds no room is counted as dropped.
+//! Points in time are nanoseconds since the shim started; [`Header::start_ns`](super::recording::Header::start_ns) tells
+//! that start on `CLOCK_MONOTONIC`, which perf samples carry as well.
 //!
 //! # Blame
 //!
@@ -110,10 +111,10 @@ impl WaitKind {
 pub struct LockFiguresRow {
     /// The lock word's address.
     pub address: u64,
-    /// Row of the lock catalogue; `u32::MAX` where none.
-    pub catalogue_row: u32,
-    /// Node of the first acquisition or wait seen: what names the lock where its memory has no name.
-    pub first_node: u32,
+    /// [`Type`](super::locks::Type), as number.
+    pub lock_type: u32,
+    /// Access row of the first acquisition seen: what names the lock where its memory has no name.
+    pub first_access: u32,
     /// Acquisitions, shared ones included.
     pub acquisitions: u64,
     /// Of these, shared.
@@ -144,18 +145,21 @@ pub struct LockFiguresRow {
 
 const _: () = assert!(size_of::<LockFiguresRow>() == 96 + 2 * 4 * HISTOGRAM_BUCKETS);
 
+/// In place of a row of [`LockFiguresRow`]: no lock.
+pub const NO_LOCK: u32 = u32::MAX;
+
 /// Time that one thread waited for one lock with one stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct WaitTotalRow {
-    /// Row of [`LockFiguresRow`].
+    /// Row of [`LockFiguresRow`]; [`NO_LOCK`] where what is waited for is no lock.
     pub lock: u32,
     /// [`WaitKind`], as number.
     pub kind: u32,
     /// Serial of the waiting thread.
     pub thread: u32,
-    /// Node of the waiting stack.
-    pub node: u32,
+    /// Access row of the waiting stack.
+    pub access: u32,
     /// Waits. Atomic.
     pub count: u64,
     /// Their total. Atomic.
@@ -174,10 +178,10 @@ pub struct BlameTotalRow {
     pub lock: u32,
     /// Serial of the holding thread.
     pub thread: u32,
-    /// Node of the acquisition.
-    pub acquired_node: u32,
-    /// Node of the release.
-    pub released_node: u32,
+    /// Access row of the acquisition.
+    pub acquired_access: u32,
+    /// Access row of the release.
+    pub released_access: u32,
     /// Holds that made others wait. Atomic.
     pub count: u64,
     /// Waiting caused, over all waiters. Atomic.
@@ -194,16 +198,16 @@ const _: () = assert!(size_of::<BlameTotalRow>() == 40);
 pub struct WaitEventRow {
     /// When it began.
     pub start_ns: u64,
-    /// When it ended; 0 while it lasts. Atomic, written last.
+    /// When it ended.
     pub end_ns: u64,
-    /// Row of [`LockFiguresRow`].
+    /// Row of [`LockFiguresRow`]; [`NO_LOCK`] where what is waited for is no lock.
     pub lock: u32,
     /// [`WaitKind`], as number.
     pub kind: u32,
     /// Serial of the waiting thread.
     pub thread: u32,
-    /// Node of the waiting stack.
-    pub node: u32,
+    /// Access row of the waiting stack.
+    pub access: u32,
     /// Serial of the thread that held the lock when the wait began; `u32::MAX` where unknown.
     pub holder: u32,
     /// Serial of the thread whose release ended the wait; `u32::MAX` where unknown.
