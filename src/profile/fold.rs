@@ -13,6 +13,9 @@ impl Separator {
     pub const TEXT: &'static str = "--";
 }
 
+/// Stands for the time after a hold in which nobody had the lock and others waited.
+const HAND_OVER: &str = "[hand-over: released, a waiter is being woken]";
+
 /// Weighted stacks, sorted, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
@@ -128,10 +131,8 @@ impl Profile {
         for blame in &self.blames {
             let mut frames = vec![self.lock_label(blame.lock)];
             self.push_stack(&mut frames, blame.acquired);
-            if let Some(release) = released_in(self, blame.released) {
-                frames.push(Separator::TEXT.to_owned());
-                frames.push(release);
-            }
+            frames.push(Separator::TEXT.to_owned());
+            frames.push(released_in(self, blame.released).unwrap_or_else(|| HAND_OVER.to_owned()));
             folded.add(&frames, blame.total_ns);
         }
         folded

@@ -272,6 +272,14 @@ pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: 
             }
         }
     }
+    let (area, mark) = (meter.area.load(Ordering::Relaxed), meter.mark.load(Ordering::Relaxed));
+    let waker = meter.waker.swap(0, Ordering::Relaxed);
+    if area != mark && waker != 0 {
+        // Since the release, the lock was free or on its way to this thread, and others still waited.
+        if let Some((number, _)) = meter.figures(lock) {
+            add_blame(waker - 1, number, meter.access.load(Ordering::Relaxed), 0, area.wrapping_sub(mark));
+        }
+    }
     if shares {
         let readers = meter.readers.fetch_add(1, Ordering::Relaxed) + 1;
         if figures != 0 {

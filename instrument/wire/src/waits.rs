@@ -19,7 +19,8 @@
 //! ```
 //!
 //! So an uncontended acquisition or release reads no clock, each waiter counts for as long as it waited, and
-//! the blames of a lock add up to its waits, but for the time between a release and the next acquisition.
+//! the blames of a lock add up to its waits. The time between a release and the next acquisition (a waiter is being
+//! woken) goes to the hold before it, in a row of its own.
 
 /// Buckets of a [`Histogram`].
 pub const HISTOGRAM_BUCKETS: usize = 128;
@@ -180,7 +181,7 @@ pub struct BlameTotalRow {
     pub thread: u32,
     /// Access row of the acquisition.
     pub acquired_access: u32,
-    /// Access row of the release.
+    /// Access row of the release; 0 for the time after it, until the next acquisition.
     pub released_access: u32,
     /// Holds that made others wait. Atomic.
     pub count: u64,
