@@ -145,7 +145,14 @@ impl<'a> Ground<'a> {
         self.native.clear();
         self.near = 0;
         self.short = 0;
-        self.used = vec![false; (self.end - self.start) as usize];
+        // Bytes that were not decoded may be code that is reached in a way nobody saw.
+        let inside = (self.function.end.0 - self.start) as usize;
+        self.used = vec![true; (self.end - self.start) as usize];
+        self.used[inside..].fill(false);
+        for instruction in &self.function.instructions {
+            let from = (instruction.ip() - self.start) as usize;
+            self.used[from..(from + instruction.len()).min(inside)].fill(false);
+        }
         for &(from, to) in &self.calls {
             let (from, to) = ((from - self.start) as usize, ((to - self.start) as usize).min(self.used.len()));
             self.used[from..to].fill(true);

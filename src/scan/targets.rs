@@ -20,8 +20,9 @@ pub(super) struct Decoded {
     pub problem: Option<&'static str>,
 }
 
-/// Rounds of decoding again; more than three have not been seen.
-const MAX_ROUNDS: usize = 8;
+/// Rounds of decoding again. Inlined stack switches add one target a round, so dozens occur; a function that still gains
+/// roots after the last stays native.
+const MAX_ROUNDS: usize = 1024;
 
 /// Decodes every function of the image.
 pub(super) fn decode_all(
@@ -51,7 +52,7 @@ pub(super) fn decode_all(
         |_, at, function| decode::decode(image, bounds, function, &roots[at]),
         progress,
     );
-    for _ in 0..MAX_ROUNDS {
+    for round in 0..=MAX_ROUNDS {
         let mut gained: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         let mut add = |source: usize, address: u64, exact: bool| {
             let Some((at, false)) = locate(bounds, address) else { return };
@@ -85,6 +86,9 @@ pub(super) fn decode_all(
             roots[at].sort_unstable();
             roots[at].dedup();
             bodies[at] = decode::decode(image, bounds, &bounds[at], &roots[at]);
+            if round == MAX_ROUNDS {
+                bodies[at].problem = Some("its targets do not settle");
+            }
         }
     }
     for &address in &pointers.guessed {
