@@ -75,3 +75,9 @@ fn environment_and_descriptors_are_the_users_own() {
         same("ends.rs", &[kind]);
     }
 }
+
+#[test]
+fn signals_at_a_high_rate_change_nothing() {
+    same("interrupted.c", &[]);
+    same("interrupted.c", &["on its own stack"]);
+}

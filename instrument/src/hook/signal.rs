@@ -28,17 +28,20 @@ type Time = *const libc::timespec;
 /// Bytes of the kernel's `siginfo`.
 const INFO_WORDS: usize = 16;
 
-/// A signal that waits until the thread leaves the runtime.
+/// Signals that can wait at once: each number is blocked while its wrapper runs, so no more are ever taken in.
+const CAPACITY: usize = 64;
+
+/// Signals that wait until the thread leaves the runtime.
 #[repr(C)]
 pub struct Deferred {
     /// Signal mask of the interrupted code.
     pub mask: u64,
-    /// The kernel's `siginfo`.
-    pub info: [u64; INFO_WORDS],
-    /// Signal number.
-    pub signal: u32,
+    /// Signals that wait.
+    pub len: u32,
     /// Bytes of arguments that the interrupted stub pops; `u32::MAX` outside stubs.
     pub popped: u32,
+    /// The kernel's `siginfo` of each.
+    pub infos: [[u64; INFO_WORDS]; CAPACITY],
 }
 
 interpose! {
@@ -180,7 +183,7 @@ unsafe extern "C" fn wrapper(signal: c_int, info: *mut libc::siginfo_t, context:
         let synchronous = SYNCHRONOUS.contains(&signal) && (*info).si_code > 0;
         if let Some(state) = own_state() {
             let inside = (&raw const (*state).gs.guard).read_volatile() != 0;
-            if inside && !synchronous && record::process_is_ours() && defer(state, signal, info, context) {
+            if inside && !synchronous && record::process_is_ours() && defer(state, info, context) {
                 return;
             }
         }
@@ -188,47 +191,55 @@ unsafe extern "C" fn wrapper(signal: c_int, info: *mut libc::siginfo_t, context:
     }
 }
 
-/// Keeps the signal and blocks all others until the runtime is left. `false` where one is kept already.
-unsafe fn defer(
-    state: *mut ThreadState,
-    signal: c_int,
-    info: *const libc::siginfo_t,
-    context: *mut libc::ucontext_t,
-) -> bool {
+/// Keeps the signal and blocks all others until the runtime is left. `false` where there is no room.
+///
+/// The kernel may have taken in several signals at once, one frame on top of the other. The wrapper of the last
+/// runs first and that of the first last, so the mask that counts is the one seen last.
+unsafe fn defer(state: *mut ThreadState, info: *const libc::siginfo_t, context: *mut libc::ucontext_t) -> bool {
     // SAFETY: the state is this thread's, and signals are what touches these fields.
     unsafe {
-        let pending = &raw mut (*state).gs.signals_pending;
-        if pending.read_volatile() != 0 {
+        let deferred = &raw mut (*state).deferred;
+        let index = (*deferred).len as usize;
+        if index >= CAPACITY {
             return false;
         }
         record::count(Counter::DeferredSignals);
-        let deferred = &raw mut (*state).deferred;
-        (*deferred).signal = signal as u32;
-        (*deferred).info = *(info as *const [u64; INFO_WORDS]);
+        let place = &raw mut (*deferred).infos as *mut [u64; INFO_WORDS];
+        *place.add(index) = *(info as *const [u64; INFO_WORDS]);
+        (*deferred).len = index as u32 + 1;
         let mask = &raw mut (*context).uc_sigmask as *mut u64;
         (*deferred).mask = *mask;
         *mask = !synchronous_mask();
-        pending.write_volatile(1);
+        (&raw mut (*state).gs.signals_pending).write_volatile(1);
     }
     true
 }
 
-/// Sends the deferred signal to this thread again; it is blocked until the mask is restored. The guard is set.
+/// Sends the deferred signals to this thread again; they are blocked until the mask is restored. The guard is set.
+///
+/// # Safety
+/// `state` is the calling thread's, and a signal is deferred.
 pub unsafe extern "C" fn requeue(state: *mut ThreadState, popped: u32) {
-    // SAFETY: the state is this thread's.
+    // SAFETY: the state is this thread's; all signals are blocked.
     unsafe {
         let deferred = &raw mut (*state).deferred;
+        let len = ((*deferred).len as usize).min(CAPACITY);
         (*deferred).popped = popped;
+        (*deferred).len = 0;
         (&raw mut (*state).gs.signals_pending).write_volatile(0);
-        syscall::call6(
-            libc::SYS_rt_tgsigqueueinfo,
-            record::process_id() as usize,
-            (*state).tid as usize,
-            (*deferred).signal as usize,
-            &raw const (*deferred).info as usize,
-            0,
-            0,
-        );
+        for index in 0..len {
+            let info = (&raw const (*deferred).infos as *const [u64; INFO_WORDS]).add(index);
+            syscall::call6(
+                libc::SYS_rt_tgsigqueueinfo,
+                record::process_id() as usize,
+                (*state).tid as usize,
+                // `si_signo`
+                (*info)[0] as u32 as usize,
+                info as usize,
+                0,
+                0,
+            );
+        }
     }
 }
 
