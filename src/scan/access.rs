@@ -27,8 +27,14 @@ pub(super) enum Access {
     Syscall,
 }
 
-/// Classifies an instruction. `info` is its own.
-pub(super) fn access_of(image: &Image<'_>, frame: &Frame, instruction: &Instruction, info: &InstructionInfo) -> Access {
+/// Classifies an instruction, the `index`th of its function. `info` is its own.
+pub(super) fn access_of(
+    image: &Image<'_>,
+    frame: &Frame,
+    index: usize,
+    instruction: &Instruction,
+    info: &InstructionInfo,
+) -> Access {
     if instruction.code() == Code::Syscall {
         return Access::Syscall;
     }
@@ -60,8 +66,10 @@ pub(super) fn access_of(image: &Image<'_>, frame: &Frame, instruction: &Instruct
     if instruction.mnemonic() == Mnemonic::Xlatb {
         return Access::Skipped("implicit address");
     }
+    let masked = is_masked(instruction);
+    let size = if masked { 0 } else { operand_size(instruction.memory_size()) };
     let stack = frame.holds_operand_of(instruction);
-    if stack && !frame.escapes && !synchronises {
+    if stack && frame.is_private(index, instruction, size) && !synchronises {
         return Access::Skipped("stack");
     }
     if let Some(address) = constant_address(instruction)
@@ -69,8 +77,6 @@ pub(super) fn access_of(image: &Image<'_>, frame: &Frame, instruction: &Instruct
     {
         return Access::Skipped("read-only");
     }
-    let masked = is_masked(instruction);
-    let size = if masked { 0 } else { operand_size(instruction.memory_size()) };
     Access::Memory { class: if synchronises { Class::AtomicRmw } else { class }, size, stack, masked }
 }
 

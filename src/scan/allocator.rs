@@ -45,9 +45,9 @@ impl<'a> Allocators<'a> {
                 || name.starts_with("je_")
                 || self.mimalloc && (name.starts_with("mi_") || name.starts_with("_mi_"))
         });
-        let by_file = function.file.is_some_and(|file| {
-            self.jemalloc_files.contains(&file) || self.mimalloc && (file == "static.c" || file.starts_with("mimalloc"))
-        });
+        let by_file = function
+            .file
+            .is_some_and(|file| self.jemalloc_files.contains(&file) || self.mimalloc && file == "static.c");
         (inside || by_file).then_some(Policy::Native("allocator"))
     }
 }

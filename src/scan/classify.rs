@@ -70,17 +70,22 @@ fn classify(
     factory: &mut InstructionInfoFactory,
 ) -> Classified {
     let options = InstructionInfoOptions::NO_MEMORY_USAGE;
-    let frame = Frame::of(&function.instructions, &mut |i| factory.info_options(i, options).clone());
+    let targets: Vec<u64> = function.outside_targets.iter().map(|target| target.0).collect();
+    let frame = Frame::of(&function.instructions, &targets, &mut |i| factory.info_options(i, options).clone());
     let mut result = Classified { frame_escapes: frame.escapes, ..Classified::default() };
     let mut constants = ReadOnlyBases::new(image, &function.outside_targets);
     let mut uncovered = 0usize;
     let mut atomics: Vec<(usize, (u32, u32))> = Vec::new();
+    let synchronises = std::cell::LazyCell::new(|| {
+        function.instructions.iter().any(|instruction| instruction.has_lock_prefix())
+            || meanings.has_atomics(function.start.0, function.end.0)
+    });
     for (index, instruction) in function.instructions.iter().enumerate() {
         let info = factory.info_options(instruction, options);
         let reads_constant = constants.addresses(instruction);
         constants.step(instruction, info);
         let pc = instruction.ip();
-        let (encoded, size, stack, masked) = match access_of(image, &frame, instruction, info) {
+        let (encoded, size, stack, masked) = match access_of(image, &frame, index, instruction, info) {
             Access::None => continue,
             Access::Skipped(reason) => {
                 result.skip(reason);
@@ -108,6 +113,11 @@ fn classify(
         let (meaning, place) = meanings.of(pc, encoded, size, stack);
         if meanings.is_unseen(&place) {
             result.skip("std's own bookkeeping");
+            continue;
+        }
+        if stack && !meaning.uncovered && is_unknown(meaning.class) && !*synchronises {
+            // The register allocator's spills have line 0; without any atomic around it is nothing else.
+            result.skip("stack");
             continue;
         }
         let mut flags = meaning.flags;
@@ -142,11 +152,7 @@ fn classify(
     }
     demote_spills(&mut result.sites, &atomics);
     result.opaque = meanings.sufficient && uncovered > 0;
-    let unknown_stores = result.sites.iter().any(|site| site.class == Class::UnknownStore);
-    if unknown_stores
-        && (result.sites.iter().any(|site| site.class == Class::AtomicRmw)
-            || meanings.has_atomics(function.start.0, function.end.0))
-    {
+    if result.sites.iter().any(|site| site.class == Class::UnknownStore) && *synchronises {
         for site in &mut result.sites {
             if site.class == Class::UnknownStore && matches!(site.size, 1 | 2 | 4 | 8) {
                 site.flags.0 |= SiteFlags::RELEASE_ALWAYS;
@@ -154,6 +160,10 @@ fn classify(
         }
     }
     result
+}
+
+fn is_unknown(class: Class) -> bool {
+    matches!(class, Class::UnknownLoad | Class::UnknownStore | Class::UnknownRmw)
 }
 
 /// An inlined atomic operation has one operand: where some access of it is not on the stack, those on the stack are the reloads of
