@@ -425,6 +425,17 @@ pub(crate) fn synchronising(
     Ok(())
 }
 
+/// A jump or call through memory that may be atomic: nothing stands after it, so it acquires before the load.
+pub(crate) fn jump(
+    em: &mut Emitter,
+    instruction: &Instruction,
+    context: &Context,
+    packed: PackedSite,
+) -> Result<(), Unchecked> {
+    let site = em.site(packed, instruction.ip());
+    call_with_address(em, instruction, context, Entry::AtomicAfter, site)
+}
+
 /// Acquires after a load whose address is in `s`; `filtered` where flags may be lost and only a granule with
 /// a sync object matters.
 fn after(em: &mut Emitter, svma: u64, s: Gpr, site: u32, filtered: bool) {

@@ -272,6 +272,11 @@ impl Copier<'_> {
                 Ok(true)
             }
             Class::Opaque => Ok(false),
+            _ if instruction.flow_control() != FlowControl::Next => {
+                covered.clear();
+                checks::jump(self.em, instruction, context, packed)?;
+                Ok(false)
+            }
             _ => {
                 covered.clear();
                 let (function, text) = (self.function, self.text);
