@@ -245,14 +245,18 @@ type Debuginfo<'a> = addr2line::Context<EndianSlice<'a, LittleEndian>>;
 /// Finds the lock operations of a module. `data` are the ELF file's bytes that `scan` was made from.
 pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks {
     let mut marks = LockMarks::default();
-    let mut atomics: HashMap<u64, ()> = HashMap::new();
+    // Atomics' functions that were not inlined, and whether they compare and exchange.
+    let mut atomics: HashMap<u64, bool> = HashMap::new();
     for function in &scan.functions {
         let path = plain_path(&function.symbol);
         if let Some(bits) = catalogue.function(&path) {
             marks.functions.insert(function.start.0, bits);
         }
         if path.starts_with("core::sync::atomic::") {
-            atomics.insert(function.start.0, ());
+            let name = path.rsplit("::").next().unwrap_or_default();
+            if !name.ends_with("load") {
+                atomics.insert(function.start.0, name.contains("compare_exchange"));
+            }
         }
     }
     let Ok(file) = object::File::parse(data) else { return marks };
@@ -273,8 +277,9 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
                     marks.instructions.insert(pc, bits);
                 }
             } else if instruction.is_call_near()
-                && atomics.contains_key(&instruction.near_branch_target())
+                && let Some(compares) = atomics.get(&instruction.near_branch_target())
                 && let Some(bits) = by_frames(&context, pc, catalogue)
+                && (*compares || !operation_of(bits).is_some_and(Operation::takes))
             {
                 // A compare-exchange returns a `Result`, whose tag is in `al`.
                 let bits = match operation_of(bits) {
@@ -315,8 +320,8 @@ fn by_frames(context: &Debuginfo<'_>, pc: u64, catalogue: &Catalogue) -> Option<
         }
         match found {
             None => found = Some(catalogue.inlined(name, file)?),
-            // `try_read` and its like share the fast path of the waiting form.
-            Some(bits) if name.starts_with("try_") => return Some(as_try(bits)),
+            // `try_read` and its like share the fast path of the waiting form; `read_recursive` passes waiting writers.
+            Some(bits) if name.starts_with("try_") || name.ends_with("_recursive") => return Some(as_try(bits)),
             Some(_) => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Decoding of single rows.
 
-use crate::wire::locks::{HOLDS, HoldRow, LiveRow, LockRow, OTHERS, OrderRow};
+use crate::wire::locks::{HOLDS, HoldRow, LiveRow, LockRow, ONCES, OTHERS, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, Histogram, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::mem::offset_of;
@@ -63,6 +63,10 @@ impl Row for LiveRow {
         for (index, place) in holds.iter_mut().enumerate() {
             *place = hold(tail(offset_of!(LiveRow, holds) + index * size_of::<HoldRow>()));
         }
+        let mut onces = [0; ONCES];
+        for (index, place) in onces.iter_mut().enumerate() {
+            *place = at!(bytes, offset_of!(LiveRow, onces) + index * 8, u64);
+        }
         LiveRow {
             sequence: at!(bytes, offset_of!(LiveRow, sequence), u64),
             wait_word: at!(bytes, offset_of!(LiveRow, wait_word), u64),
@@ -73,7 +77,7 @@ impl Row for LiveRow {
             wait_access: at!(bytes, offset_of!(LiveRow, wait_access), u32),
             wait_target: at!(bytes, offset_of!(LiveRow, wait_target), u32),
             hold_count: at!(bytes, offset_of!(LiveRow, hold_count), u32),
-            once: at!(bytes, offset_of!(LiveRow, once), u64),
+            onces,
             holds,
         }
     }

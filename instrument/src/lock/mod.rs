@@ -27,7 +27,7 @@ use crate::check;
 use crate::record::{self, table as rows};
 use crate::thread::ThreadState;
 use conprof_wire::locks::{
-    HOLDS, HoldRow, LiveRow, Operation, SLOW_PATH, Success, Type, operation_of, success_of, type_of,
+    HOLDS, HoldRow, LiveRow, ONCES, Operation, SLOW_PATH, Success, Type, operation_of, success_of, type_of,
 };
 use conprof_wire::recording::{CONFIG_LOCKS, Counter, NO_SITE, Table};
 use core::ptr::{addr_of, addr_of_mut};
@@ -139,7 +139,10 @@ pub fn exiting() {
 pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     let packed = plan::site(site).0;
     let Some(operation) = operation_of(packed) else { return };
-    acquired(state, address, site, operation, type_of(packed), 0);
+    // Inside a function that is the operation as a whole, that one's return is the acquisition.
+    if !outer(state, address as u64, |operation| operation.takes()) {
+        acquired(state, address, site, operation, type_of(packed), 0);
+    }
 }
 
 /// A site of the plan is about to give a lock up.
@@ -293,11 +296,12 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
     let sp = state.guest_sp;
     let lock = &mut state.lock;
     while lock.call_count > 0 {
-        let Some(top) = lock.calls.get(lock.call_count as usize - 1).copied().filter(|call| call.sp <= sp) else {
+        let Some(over) = lock.calls.get(lock.call_count as usize - 1).copied().filter(|call| call.sp <= sp) else {
             break;
         };
+        leave_once(lock.live(), &over);
         lock.call_count -= 1;
-        contention::abandoned(&top);
+        contention::abandoned(&over);
     }
     let mut call = Call {
         sp,
@@ -329,13 +333,7 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         }
         Operation::Once => {
             let live = state.lock.live();
-            if !live.is_null() {
-                // SAFETY: as in `push`.
-                unsafe {
-                    call.second = addr_of!((*live).once).read();
-                    addr_of_mut!((*live).once).write_volatile(first as u64);
-                }
-            }
+            call.second = enter_once(live, first as u64);
         }
         Operation::Barrier => publishes(state, first),
         _ => {}
@@ -344,6 +342,32 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
     if let Some(place) = lock.calls.get_mut(lock.call_count as usize) {
         *place = call;
         lock.call_count += 1;
+    }
+}
+
+/// Notes an initialisation; its place, or [`ONCES`] where there is none.
+fn enter_once(live: *mut LiveRow, address: u64) -> u64 {
+    if !live.is_null() {
+        // SAFETY: as in `push`; indices stay below ONCES.
+        unsafe {
+            let onces = addr_of_mut!((*live).onces) as *mut u64;
+            for place in 0..ONCES {
+                if onces.add(place).read() == 0 {
+                    onces.add(place).write_volatile(address);
+                    return place as u64;
+                }
+            }
+        }
+    }
+    ONCES as u64
+}
+
+/// The initialisation of a call is over, one way or another.
+fn leave_once(live: *mut LiveRow, call: &Call) {
+    let is_once = operation_of(call.packed) == Some(Operation::Once);
+    if is_once && !live.is_null() && (call.second as usize) < ONCES {
+        // SAFETY: as in `enter_once`.
+        unsafe { (addr_of_mut!((*live).onces) as *mut u64).add(call.second as usize).write_volatile(0) };
     }
 }
 
@@ -362,7 +386,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             found = Some(top);
             break;
         }
-        contention::abandoned(&top);
+        contention::abandoned(&over);
     }
     let Some(call) = found else { return };
     let Some(operation) = operation_of(call.packed) else { return };
@@ -379,10 +403,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             }
         }
         Operation::Once => {
-            if !live.is_null() {
-                // SAFETY: as in `push`.
-                unsafe { addr_of_mut!((*live).once).write_volatile(call.second) };
-            }
+            leave_once(live, &call);
             learns(state, call.address as usize);
             publishes(state, call.address as usize);
         }

@@ -247,6 +247,9 @@ pub const LOCK_REFERENCED: u32 = 1 << 31;
 /// Holds of a thread that are recorded at once.
 pub const HOLDS: usize = 24;
 
+/// One-time initialisations of a thread, one inside the other, that are recorded at once.
+pub const ONCES: usize = 4;
+
 /// A lock that a thread holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -284,13 +287,13 @@ pub struct LiveRow {
     pub wait_target: u32,
     /// Holds in use; more than [`HOLDS`] where some are not recorded.
     pub hold_count: u32,
-    /// Address of the one-time initialisation that the thread runs; 0 for none.
-    pub once: u64,
+    /// Addresses of the one-time initialisations that the thread runs or waits for; 0 for none.
+    pub onces: [u64; ONCES],
     /// The holds, oldest first.
     pub holds: [HoldRow; HOLDS],
 }
 
-const _: () = assert!(size_of::<LiveRow>() == 56 + 16 * HOLDS);
+const _: () = assert!(size_of::<LiveRow>() == 48 + 8 * ONCES + 16 * HOLDS);
 
 /// What an order row means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -124,12 +124,28 @@ impl Recorded {
 
     /// Locks first taken at one place are of one class.
     fn classes(&self, names: &Names<'_, '_>) -> Locks {
+        let mut together = Together::new(self.locks.len());
+        // Where one line takes several locks, they are of one kind.
+        let mut takers: HashMap<(u32, u64), u32> = HashMap::new();
+        for row in self.orders.iter().filter(|row| row.kind == OrderKind::Edge as u32) {
+            for hold in [&row.held, &row.wanted] {
+                let kind = self.locks.get(hold.lock as usize).map_or(0, |lock| lock.lock_type);
+                if let Some(line) = names.line_key(Place(hold.access)) {
+                    let first = *takers.entry((kind, line)).or_insert(hold.lock);
+                    together.join(first, hold.lock);
+                }
+            }
+        }
         let mut classes: HashMap<(u32, u64), u32> = HashMap::new();
         let mut locks = Vec::with_capacity(self.locks.len());
         for (index, row) in self.locks.iter().enumerate() {
             let id = LockId(index as u32);
             // Only locks that the log names matter, and symbolising is the costly part.
-            let key = if row.lock_type & LOCK_REFERENCED != 0 { names.class_key(row) } else { index as u64 };
+            let key = if row.lock_type & LOCK_REFERENCED != 0 {
+                self.locks.get(together.of(index as u32) as usize).map_or(0, |first| names.class_key(first))
+            } else {
+                index as u64
+            };
             let next = classes.len() as u32;
             let class = *classes.entry((row.lock_type, key)).or_insert(next);
             locks.push(Lock { class, rules: self.rules(id) });
@@ -247,7 +263,7 @@ impl Recorded {
 
     /// Who runs the initialisation at an address: a thread that is inside it and does not wait for it.
     fn runner(&self, once: u64) -> Option<u32> {
-        let inside = |live: &LiveRow| live.once == once && once != 0;
+        let inside = |live: &LiveRow| once != 0 && live.onces.contains(&once);
         let waits = |live: &LiveRow| {
             live.sequence & 1 == 1 && live.wait_kind == WaitKind::Once as u32 && live.wait_word == once
         };
@@ -274,6 +290,31 @@ impl Recorded {
     }
 }
 
+/// Disjoint sets of locks (union-find with path halving).
+struct Together(Vec<u32>);
+
+impl Together {
+    fn new(count: usize) -> Together {
+        Together((0..count as u32).collect())
+    }
+
+    fn of(&mut self, mut lock: u32) -> u32 {
+        while let Some(&up) = self.0.get(lock as usize).filter(|up| **up != lock) {
+            let above = self.0.get(up as usize).copied().unwrap_or(up);
+            self.0[lock as usize] = above;
+            lock = above;
+        }
+        lock
+    }
+
+    fn join(&mut self, a: u32, b: u32) {
+        let (a, b) = (self.of(a), self.of(b));
+        if let Some(up) = self.0.get_mut(a.max(b) as usize) {
+            *up = a.min(b);
+        }
+    }
+}
+
 fn lock_type(row: &LockRow) -> Type {
     Type::from_u8(row.lock_type as u8)
 }
@@ -293,6 +334,15 @@ pub(in crate::analyze) struct Names<'a, 'c> {
 impl<'a, 'c> Names<'a, 'c> {
     pub(in crate::analyze) fn new(context: &'a mut Context<'c>, recorded: &Recorded) -> Names<'a, 'c> {
         Names { context: RefCell::new(context), locks: recorded.locks.clone(), frames: RefCell::default() }
+    }
+
+    /// The line of the program at a place.
+    fn line_key(&self, place: Place) -> Option<u64> {
+        let frames = self.frames(place);
+        let frame = primary(&frames).filter(|frame| frame.line != 0)?;
+        let mut hasher = DefaultHasher::new();
+        (&frame.file, frame.line).hash(&mut hasher);
+        Some(hasher.finish())
     }
 
     /// What locks first taken at one place have in common.
