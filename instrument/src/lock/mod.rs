@@ -386,7 +386,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             found = Some(top);
             break;
         }
-        contention::abandoned(&over);
+        contention::abandoned(&top);
     }
     let Some(call) = found else { return };
     let Some(operation) = operation_of(call.packed) else { return };
