@@ -1,10 +1,13 @@
 //! The finished plan and its file format.
 
+use super::INDEPENDENT;
 use super::emit::Emitter;
-use crate::scan::{Debuginfo, ModuleScan, Site};
+use crate::scan::{Debuginfo, ModuleScan, Policy, Site};
 use crate::wire::VERSION;
 use crate::wire::entry::SLOT_COUNT;
-use crate::wire::plan::{FLAG_NO_RACES, FLAG_SYNC_SITE_LOST, MAGIC, PcMapRow, PlanHeader, PlanPatch, Section};
+use crate::wire::plan::{
+    FLAG_NO_RACES, FLAG_SYNC_SITE_LOST, MAGIC, PcMapRow, PlanHeader, PlanPatch, QuietRow, Section,
+};
 use crate::wire::site::{Class, PackedSite};
 use std::collections::BTreeMap;
 
@@ -69,6 +72,7 @@ pub struct Plan {
     sites: Vec<(PackedSite, u64)>,
     patches: Vec<PlanPatch>,
     pc_map: Vec<PcMapRow>,
+    quiet: Vec<QuietRow>,
 }
 
 const PAGE: usize = 4096;
@@ -99,6 +103,7 @@ impl Plan {
             pc_map: em.pc_map_rows(scan.text.0.0),
             code: em.code_padded(),
             sites: em.sites,
+            quiet: quiet_functions(scan),
             patches,
         }
     }
@@ -155,6 +160,9 @@ impl Plan {
         }
         let pc_map = append(&mut file, &rows);
         let site_pcs = append(&mut file, &self.sites.iter().flat_map(|s| s.1.to_le_bytes()).collect::<Vec<u8>>());
+        let rows: Vec<u8> =
+            self.quiet.iter().flat_map(|row| [row.start.to_le_bytes(), row.end.to_le_bytes()].concat()).collect();
+        let quiet = append(&mut file, &rows);
         let mut build_id = [0; 32];
         let build_id_len = self.build_id.len().min(32);
         build_id[..build_id_len].copy_from_slice(&self.build_id[..build_id_len]);
@@ -173,10 +181,19 @@ impl Plan {
             pc_map,
             site_pcs,
             flags: self.flags,
+            quiet,
         };
         write_header(&mut file, &header);
         file
     }
+}
+
+fn quiet_functions(scan: &ModuleScan) -> Vec<QuietRow> {
+    let text = scan.text.0.0;
+    let relative = |address: u64| address.wrapping_sub(text) as u32;
+    let native =
+        scan.functions.iter().filter(|f| matches!(f.policy, Policy::Native(why) if INDEPENDENT.contains(&why)));
+    native.map(|f| QuietRow { start: relative(f.start.0), end: relative(f.end.0) }).collect()
 }
 
 fn append(file: &mut Vec<u8>, bytes: &[u8]) -> Section {
@@ -201,6 +218,8 @@ fn write_header(file: &mut [u8], header: &PlanHeader) {
         bytes.extend_from_slice(&section.len.to_le_bytes());
     }
     bytes.extend_from_slice(&header.flags.to_le_bytes());
+    bytes.extend_from_slice(&header.quiet.offset.to_le_bytes());
+    bytes.extend_from_slice(&header.quiet.len.to_le_bytes());
     assert_eq!(bytes.len(), size_of::<PlanHeader>(), "the header's fields and its layout agree");
     file[..bytes.len()].copy_from_slice(&bytes);
 }

@@ -4,7 +4,7 @@ use super::modules::MainModule;
 use crate::rt::syscall;
 use crate::stubs;
 use conprof_wire::entry::{HOOK_BASE, SLOT_COUNT};
-use conprof_wire::plan::{MAGIC, PcMapRow, PlanHeader, PlanPatch, Section};
+use conprof_wire::plan::{MAGIC, PcMapRow, PlanHeader, PlanPatch, QuietRow, Section};
 use conprof_wire::recording::Degraded;
 use conprof_wire::site::{Class, Order, PackedSite, SiteFlags};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -14,6 +14,8 @@ const PAGE: usize = 4096;
 static SITES: AtomicPtr<PackedSite> = AtomicPtr::new(core::ptr::null_mut());
 static SITE_COUNT: AtomicUsize = AtomicUsize::new(0);
 static FLAGS: AtomicU64 = AtomicU64::new(0);
+static QUIET: AtomicPtr<QuietRow> = AtomicPtr::new(core::ptr::null_mut());
+static QUIET_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// First run-time address of the checked module's text; with [`TEXT_LEN`] the test that thunks make for
 /// whether their caller is checked.
@@ -47,10 +49,37 @@ pub fn flags() -> u64 {
     FLAGS.load(Ordering::Relaxed)
 }
 
-/// Whether `address` is in the text of the checked module.
+/// Whether `address` is in the text of the checked module, outside of its quiet functions.
 #[inline(always)]
 pub fn is_checked_text(address: u64) -> bool {
-    address.wrapping_sub(TEXT_START.load(Ordering::Relaxed)) < TEXT_LEN.load(Ordering::Relaxed)
+    let offset = address.wrapping_sub(TEXT_START.load(Ordering::Relaxed));
+    offset < TEXT_LEN.load(Ordering::Relaxed) && !is_quiet(offset as u32)
+}
+
+/// Whether `address` is in a quiet function of the checked module.
+#[inline(always)]
+pub fn is_quiet_text(address: u64) -> bool {
+    let offset = address.wrapping_sub(TEXT_START.load(Ordering::Relaxed));
+    offset < TEXT_LEN.load(Ordering::Relaxed) && is_quiet(offset as u32)
+}
+
+/// Whether the text at `offset` belongs to a function that [`QuietRow`] names.
+fn is_quiet(offset: u32) -> bool {
+    let (mut low, mut high) = (0, QUIET_COUNT.load(Ordering::Relaxed));
+    let rows = QUIET.load(Ordering::Relaxed);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        // SAFETY: `middle` is below the number of rows, which stay mapped.
+        let row = unsafe { *rows.add(middle) };
+        if offset < row.start {
+            high = middle;
+        } else if offset >= row.end {
+            low = middle + 1;
+        } else {
+            return true;
+        }
+    }
+    false
 }
 
 fn rows<T>(file: *mut u8, file_len: usize, section: &Section) -> Option<&'static [T]> {
@@ -96,6 +125,9 @@ pub fn map(fd: i32, main: &MainModule) -> Result<Plan, Degraded> {
     SITES.store(sites.as_ptr() as *mut PackedSite, Ordering::Relaxed);
     SITE_COUNT.store(sites.len(), Ordering::Relaxed);
     FLAGS.store(header.flags, Ordering::Relaxed);
+    let quiet = rows::<QuietRow>(file, len, &header.quiet).ok_or(Degraded::WrongProgram)?;
+    QUIET.store(quiet.as_ptr() as *mut QuietRow, Ordering::Relaxed);
+    QUIET_COUNT.store(quiet.len(), Ordering::Relaxed);
     super::pc_map::init(start..end, main.bias.wrapping_add(header.text_start), pc_map);
     let text = main.bias.wrapping_add(header.text_start)..main.bias.wrapping_add(header.text_end);
     Ok(Plan { code_start: start, code_end: end, bias: main.bias, text, patches })

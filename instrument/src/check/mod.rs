@@ -23,6 +23,7 @@ use crate::thread::ThreadState;
 use conprof_detect::{Kind, Semantics, Thread};
 use conprof_wire::recording::{Counter, Interposed};
 use conprof_wire::site::{Class, Order, PackedSite, SiteFlags};
+use conprof_wire::state::Frame;
 use who::{Operation, Who};
 
 /// The detector's part of a thread's state. All-zero bytes are a valid value; states are used again.
@@ -318,7 +319,14 @@ pub fn opaque(state: &mut ThreadState, _site: u32) {
 }
 
 /// An interposed function or system call reads or writes the range.
+///
+/// Nothing is checked where the interposed function was called by a quiet one (see `QuietRow`).
 pub fn range(state: &mut ThreadState, start: usize, len: usize, write: bool, by: Interposed) {
+    // SAFETY: the top of the shadow stack is always a frame.
+    let caller = unsafe { (*(state.gs.frames_top as *const Frame)).return_address };
+    if plan::is_quiet_text(caller) {
+        return;
+    }
     let kind = if write { Kind::Write } else { Kind::Read };
     let (thread, detector, mut operation) = operation!(state, Who::Interposed(by));
     detector.access(thread, start, len, kind, &mut operation);

@@ -4,7 +4,7 @@
 //! `module base + code_delta`, and every reference inside it is relative. Sections are page-aligned:
 //!
 //! ```text
-//! PlanHeader | code | slots (SLOT_COUNT u64, one page, writable) | sites | patches | hooks | pc map
+//! PlanHeader | code | slots (SLOT_COUNT u64, one page, writable) | sites | patches | pc map
 //! ```
 //!
 //! The slots page directly follows the code section both in the file and in memory.
@@ -55,7 +55,22 @@ pub struct PlanHeader {
     /// Bit 0: a synchronising site could not be covered, so races of this module are "possible" only.
     /// Bit 1: the module's debuginfo does not suffice for races.
     pub flags: u64,
+    /// [`QuietRow`] rows, ascending, not overlapping.
+    pub quiet: Section,
 }
+
+/// A native function whose calls of interposed functions (`memcpy`, `free` ...) are not checked either, because what it
+/// works on is reached by such functions alone. Addresses are relative to [`PlanHeader::text_start`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct QuietRow {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+const _: () = assert!(size_of::<QuietRow>() == 8);
 
 /// Bit of [`PlanHeader::flags`]: a synchronising site stays native.
 pub const FLAG_SYNC_SITE_LOST: u64 = 1;
