@@ -237,7 +237,8 @@ mod tests {
 
     #[test]
     fn every_trouble_has_its_cure() {
-        let cases: [(&str, State, Box<dyn FnOnce(&mut System)>); 10] = [
+        type Change = Box<dyn FnOnce(&mut System)>;
+        let cases: [(&str, State, Change); 10] = [
             ("architecture", State::Bad, Box::new(|s| s.architecture = "aarch64".to_owned())),
             ("kernel", State::Limited, Box::new(|s| s.release = "4.19.0-27-amd64".to_owned())),
             ("perf events", State::Limited, Box::new(|s| s.paranoid = Some(3))),

@@ -191,12 +191,12 @@ impl<'a> Image<'a> {
             .map(|section| {
                 let header = section.elf_section_header();
                 let flags = header.sh_flags(LittleEndian).0;
-                let start = if flags & u64::from(elf::SHF_ALLOC.0) != 0 { section.address() } else { 0 };
+                let start = if flags & elf::SHF_ALLOC.0 != 0 { section.address() } else { 0 };
                 Section {
                     name: String::from_utf8_lossy(section.name_bytes().unwrap_or(b"")).into_owned(),
                     start,
                     end: start.saturating_add(section.size()),
-                    executable: flags & u64::from(elf::SHF_EXECINSTR.0) != 0,
+                    executable: flags & elf::SHF_EXECINSTR.0 != 0,
                     has_bytes: header.sh_type(LittleEndian) != elf::SHT_NOBITS,
                 }
             })

@@ -336,14 +336,12 @@ impl Copier<'_> {
         }
         self.em.jmp_original(pc, false);
         let next = instruction.next_ip();
-        if liveness::index_of(self.function, next).is_some() {
-            if let Some(site) = around {
-                // The return site's label is what stands here, not the bare instruction.
-                self.labels.push((next, self.em.here()));
-                self.em.map(next, 0);
-                checks::call_without_address(self.em, next, Entry::Opaque, site);
-                self.tally.opaque_calls += 1;
-            }
+        if let Some(site) = around.filter(|_| liveness::index_of(self.function, next).is_some()) {
+            // The return site's label is what stands here, not the bare instruction.
+            self.labels.push((next, self.em.here()));
+            self.em.map(next, 0);
+            checks::call_without_address(self.em, next, Entry::Opaque, site);
+            self.tally.opaque_calls += 1;
         }
     }
 

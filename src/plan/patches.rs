@@ -15,7 +15,7 @@ use super::emit::{Emitter, ORIGIN};
 use super::file::PlanTally;
 use super::liveness::index_of;
 use super::{FunctionCopy, Text};
-use crate::scan::{Function, ModuleScan, Policy};
+use crate::scan::{Function, ModuleScan};
 use crate::wire::plan::PlanPatch;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,12 +95,7 @@ impl<'a> Ground<'a> {
         let mut points = BTreeMap::new();
         let mut calls = Vec::new();
         for instruction in &function.instructions {
-            if is_call(instruction) && !matches!(function.policy, Policy::Hooked(_)) {
-                calls.push((instruction.ip(), instruction.next_ip()));
-                if let Some(offset) = copy.label(instruction.next_ip()) {
-                    points.insert(instruction.next_ip(), offset);
-                }
-            } else if is_call(instruction) {
+            if is_call(instruction) {
                 calls.push((instruction.ip(), instruction.next_ip()));
                 if let Some(offset) = copy.label(instruction.next_ip()) {
                     points.insert(instruction.next_ip(), offset);

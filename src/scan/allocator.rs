@@ -26,8 +26,8 @@ impl<'a> Allocators<'a> {
         let prefixed = |name: &str| name.starts_with("_rjem_") || name.starts_with("je_");
         if image.symbols.iter().any(|symbol| symbol.is_function && prefixed(symbol.name)) || defines("mallocx") {
             let own = |file: &&str| JEMALLOC_SOURCES.contains(file);
-            let first = image.files.iter().position(|file| own(&file));
-            let last = image.files.iter().rposition(|file| own(&file));
+            let first = image.files.iter().position(&own);
+            let last = image.files.iter().rposition(own);
             if let (Some(first), Some(last)) = (first, last) {
                 jemalloc_files.extend(image.files[first..=last].iter().filter(|file| file.ends_with(".c")));
             }

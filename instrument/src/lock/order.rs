@@ -58,7 +58,7 @@ fn once(hash: u64, new: impl FnOnce() -> OrderRow, again: impl FnOnce(*mut Order
             match slot.compare_exchange(0, tag, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     match rows::append(Table::Orders, &make()) {
-                        Some(row) => slot.store(tag | u64::from(row) + 1, Ordering::Relaxed),
+                        Some(row) => slot.store(tag | (u64::from(row) + 1), Ordering::Relaxed),
                         None => record::count(Counter::LocksLost),
                     }
                     return;
