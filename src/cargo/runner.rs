@@ -47,7 +47,11 @@ pub fn detect(command: &[OsString], env: &dyn Fn(&str) -> Option<OsString>, pare
     let test = text("NEXTEST_TEST_NAME");
     let tests = match (binary, test) {
         (Some(binary), Some(test)) => TestContext::One { binary, test },
-        _ => TestContext::Libtest { binary: command.first().map_or(String::new(), |program| binary_name(program)) },
+        _ => {
+            let name = command.first().map_or(String::new(), |program| binary_name(program));
+            let package = text("CARGO_PKG_NAME").filter(|_| name == "rust_out");
+            TestContext::Libtest { binary: package.map_or(name, |package| format!("{package}::doc")) }
+        }
     };
     let results = under_cargo.then(|| {
         let target = target_folder(command.first(), env);

@@ -3,13 +3,20 @@
 //! Under nextest a process is one test. Under libtest a thread is: libtest calls every test through
 //! `test::__rust_begin_short_backtrace`, so the frame next to it names the test, in the thread's own stack or in the
 //! stack that created the thread, up the chain of creation. The thread's name is second choice, as the kernel keeps
-//! 15 bytes of it. rustdoc calls each of its tests `_doctest_main_<file>_<line>_<n>`.
+//! 15 bytes of it. rustdoc calls each of its tests `_doctest_main_<file>_<line>_<n>`, or `__doctest_<n>` where it merges
+//! them into one program (edition 2024), which does not tell their names.
 
 use crate::report::{Frame, Report, Thread};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 const TEST_CALLER: &str = "test::__rust_begin_short_backtrace";
 const DOCTEST: &str = "_doctest_main_";
 const LIBTEST_SPAWN: &str = "test::run_test";
+const MERGED_DOCTEST: &str = "__doctest_";
+/// Bytes of a thread's name that the kernel keeps.
+const KERNEL_NAME_BYTES: usize = 15;
 
 /// How a process relates to tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +41,22 @@ impl Default for TestContext {
     }
 }
 
-/// Names the tests in the findings and in the report's list.
-pub fn attribute(report: &mut Report, context: &TestContext) {
+/// Whether the report is that of a libtest binary that lists its tests; rustdoc's merged tests would run instead.
+pub fn is_libtest(report: &Report) -> bool {
+    let merged = |frame: &Frame| frame.function.starts_with("doctest_runner");
+    report.threads.iter().any(|thread| is_test_thread(thread) && !thread.created_at.iter().any(merged))
+}
+
+/// The tests of a libtest binary, by its own account; empty where it has none to give.
+pub fn list(program: &Path) -> Vec<String> {
+    let output = Command::new(program).args(["--list", "--format", "terse"]).stdin(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+/// Names the tests in the findings and in the report's list. `listed` are all tests of the binary, for names that the
+/// kernel cut off.
+pub fn attribute(report: &mut Report, context: &TestContext, listed: &[String]) {
     match context {
         TestContext::One { binary, test } => {
             let name = format!("{binary} {test}");
@@ -45,13 +66,17 @@ pub fn attribute(report: &mut Report, context: &TestContext) {
             report.tests = vec![name];
         }
         TestContext::Libtest { binary } => {
+            let libtest = is_libtest(report);
             let threads = std::mem::take(&mut report.threads);
             for finding in &mut report.findings {
                 let mut tests: Vec<String> = finding
                     .stacks
                     .iter()
                     .filter(|stack| stack.role != "allocated")
-                    .filter_map(|stack| in_frames(&stack.frames).or_else(|| in_chain(stack.thread.as_ref()?, &threads)))
+                    .filter_map(|stack| {
+                        let named = in_frames(&stack.frames).or_else(|| in_chain(stack.thread.as_ref()?, &threads))?;
+                        Some(whole(&named, listed))
+                    })
                     .map(|test| format!("{binary} {test}"))
                     .collect();
                 tests.sort();
@@ -59,12 +84,11 @@ pub fn attribute(report: &mut Report, context: &TestContext) {
                 finding.tests = tests;
             }
             let mut tests: Vec<String> = report.findings.iter().flat_map(|finding| finding.tests.clone()).collect();
-            for thread in threads.iter().filter(|thread| is_test_thread(thread)) {
-                let known = tests.iter().any(|test| test.starts_with(&format!("{binary} {}", thread.name)));
-                if !known {
-                    tests.push(format!("{binary} {}", thread.name));
-                }
-            }
+            let ran = if libtest { ran(&threads, listed) } else { Vec::new() };
+            let ran = ran.into_iter().map(|test| format!("{binary} {test}"));
+            let new: Vec<String> =
+                ran.filter(|name| !tests.iter().any(|test| test.starts_with(name.as_str()))).collect();
+            tests.extend(new);
             tests.sort();
             tests.dedup();
             report.tests = tests;
@@ -89,8 +113,43 @@ fn in_chain(thread: &Thread, threads: &[Thread]) -> Option<String> {
     None
 }
 
+/// The tests that ran, by their threads. Several listed tests may begin with the name that the kernel kept; all of them
+/// ran where as many threads have it.
+fn ran(threads: &[Thread], listed: &[String]) -> Vec<String> {
+    let mut cut: BTreeMap<&str, usize> = BTreeMap::new();
+    for thread in threads.iter().filter(|thread| is_test_thread(thread)) {
+        *cut.entry(&thread.name).or_default() += 1;
+    }
+    let mut tests = Vec::new();
+    for (name, count) in cut {
+        let begins =
+            |test: &&String| if name.len() < KERNEL_NAME_BYTES { *test == name } else { test.starts_with(name) };
+        let matching: Vec<&String> = listed.iter().filter(begins).collect();
+        if !matching.is_empty() && matching.len() <= count {
+            tests.extend(matching.into_iter().cloned());
+        } else {
+            tests.push(name.to_owned());
+        }
+    }
+    tests
+}
+
+/// The whole name where only one listed test begins so.
+fn whole(name: &str, listed: &[String]) -> String {
+    if name.len() < KERNEL_NAME_BYTES || listed.iter().any(|test| test == name) {
+        return name.to_owned();
+    }
+    let mut matching = listed.iter().filter(|test| test.starts_with(name));
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => only.clone(),
+        _ => name.to_owned(),
+    }
+}
+
+/// Whether libtest created the thread for a test; a thread that a test created has libtest further up its stack.
 fn is_test_thread(thread: &Thread) -> bool {
-    thread.created_at.iter().any(|frame| frame.function.starts_with(LIBTEST_SPAWN)) && thread.name != "main"
+    let names = || thread.created_at.iter().map(|frame| frame.function.as_str());
+    names().any(|name| name.starts_with(LIBTEST_SPAWN)) && !names().any(|name| name.starts_with(TEST_CALLER))
 }
 
 /// The test whose body is on this stack.
@@ -111,11 +170,13 @@ fn is_glue(name: &str) -> bool {
     name.contains("core::ops::function::") || name.contains("alloc::boxed::") || name.contains("FnOnce")
 }
 
-/// `src_lib_rs_12_0` out of a doctest's function, as `doctest src_lib_rs line 12`.
+/// The name of a doctest out of its function: by file and line, or by number where rustdoc merges all into one program.
 fn doctest(name: &str) -> Option<String> {
-    let start = name.find(DOCTEST)? + DOCTEST.len();
-    let rest = name[start..].split(':').next().unwrap_or_default();
-    let mut parts = rest.rsplitn(3, '_');
+    if let Some((_, rest)) = name.split_once(MERGED_DOCTEST) {
+        return Some(format!("doctest {}", rest.split(':').next().unwrap_or_default()));
+    }
+    let (_, rest) = name.split_once(DOCTEST)?;
+    let mut parts = rest.split(':').next().unwrap_or_default().rsplitn(3, '_');
     let (_number, line, file) = (parts.next()?, parts.next()?, parts.next()?);
     Some(format!("doctest {file} line {line}"))
 }
@@ -168,7 +229,7 @@ mod unit {
             ..Stack::default()
         };
         let mut report = report(vec![stack], vec![]);
-        attribute(&mut report, &libtest());
+        attribute(&mut report, &libtest(), &[]);
         assert_eq!(report.findings[0].tests, ["app cache::tests::it_races"]);
     }
 
@@ -202,7 +263,7 @@ mod unit {
         };
         let stack = Stack { thread: Some(helper.clone()), frames: frames(&["app::pool::step"]), ..Stack::default() };
         let mut report = report(vec![stack], vec![test, worker, helper, other]);
-        attribute(&mut report, &libtest());
+        attribute(&mut report, &libtest(), &[]);
         assert_eq!(report.findings[0].tests, ["app cache::tests::it_races"]);
         assert_eq!(report.tests, ["app cache::tests::it_races", "app net::tests::ok"]);
     }
@@ -214,14 +275,14 @@ mod unit {
             ..Stack::default()
         };
         let mut report = report(vec![stack], vec![]);
-        attribute(&mut report, &TestContext::Libtest { binary: "rust_out".to_owned() });
+        attribute(&mut report, &TestContext::Libtest { binary: "rust_out".to_owned() }, &[]);
         assert_eq!(report.findings[0].tests, ["rust_out doctest src_lib_rs line 12"]);
     }
 
     #[test]
     fn a_process_of_nextest_is_one_test() {
         let mut report = report(vec![], vec![]);
-        attribute(&mut report, &TestContext::One { binary: "b".to_owned(), test: "t".to_owned() });
+        attribute(&mut report, &TestContext::One { binary: "b".to_owned(), test: "t".to_owned() }, &[]);
         assert_eq!((report.tests, report.findings[0].tests.clone()), (vec!["b t".to_owned()], vec!["b t".to_owned()]));
     }
 
@@ -236,7 +297,35 @@ mod unit {
         };
         let stack = Stack { thread: Some(thread.clone()), frames: frames(&["app::work"]), ..Stack::default() };
         let mut report = report(vec![stack], vec![thread]);
-        attribute(&mut report, &libtest());
+        attribute(&mut report, &libtest(), &[]);
         assert!(report.tests.is_empty() && report.findings[0].tests.is_empty());
+    }
+
+    #[test]
+    fn names_that_the_kernel_cut_are_completed_where_one_test_fits() {
+        let listed = ["cache::tests::it_races", "net::tests::ok", "net::tests::okay_too"].map(str::to_owned);
+        assert_eq!(whole("cache::tests::i", &listed), "cache::tests::it_races");
+        assert_eq!(whole("net::tests::ok", &listed), "net::tests::ok");
+        assert_eq!(whole("nobody::knows::", &listed), "nobody::knows::");
+        let thread =
+            |name: &str| Thread { name: name.to_owned(), created_at: frames(&["test::run_test"]), ..Thread::default() };
+        let both = [thread("net::tests::ok"), thread("net::tests::oka"), thread("cache::tests::i")];
+        assert_eq!(ran(&both, &listed), ["cache::tests::it_races", "net::tests::ok", "net::tests::okay_too"]);
+        let alike = ["net::tests::okay_1", "net::tests::okay_2"].map(str::to_owned);
+        assert_eq!(ran(&[thread("net::tests::oka")], &alike), ["net::tests::oka"], "one of two ran");
+        assert_eq!(ran(&[thread("net::tests::oka"), thread("net::tests::oka")], &alike), alike);
+    }
+
+    #[test]
+    fn a_merged_doctest_has_its_number() {
+        let body = [
+            "app::add",
+            "doctest_bundle_2024::__doctest_7::main",
+            "doctest_runner_2024::__doctest_7::TEST::{closure#0}",
+        ];
+        let stack = Stack { frames: frames(&body), ..Stack::default() };
+        let mut report = report(vec![stack], vec![]);
+        attribute(&mut report, &TestContext::Libtest { binary: "app::doc".to_owned() }, &[]);
+        assert_eq!(report.tests, ["app::doc doctest 7"]);
     }
 }

@@ -144,15 +144,14 @@ pub fn main() -> i32 {
 /// Subcommands whose options have defaults from the configuration.
 const CONFIGURED: [&str; 3] = ["run", "cargo", "merge"];
 
-/// The command line; `cargo-conprof conprof ...`, as cargo calls it, is `conprof cargo ...`.
+/// The command line; `cargo-conprof conprof ...`, as cargo calls it, is `conprof cargo ...`. Under any other first
+/// word `cargo-conprof` is another name of `conprof`.
 fn words(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = arguments.collect();
     let name = words.first().map(PathBuf::from).unwrap_or_default();
-    if name.file_name().is_some_and(|name| name == "cargo-conprof") {
-        if words.get(1).is_some_and(|word| word == "conprof") {
-            words.remove(1);
-        }
-        words.insert(1, "cargo".into());
+    let called_by_cargo = words.get(1).is_some_and(|word| word == "conprof");
+    if called_by_cargo && name.file_name().is_some_and(|name| name == "cargo-conprof") {
+        words[1] = "cargo".into();
     }
     words
 }
@@ -187,7 +186,7 @@ mod tests {
             line(&["/bin/cargo-conprof", "conprof", "test", "-q"]),
             ["/bin/cargo-conprof", "cargo", "test", "-q"]
         );
-        assert_eq!(line(&["cargo-conprof", "test"]), ["cargo-conprof", "cargo", "test"]);
+        assert_eq!(line(&["cargo-conprof", "run", "--"]), ["cargo-conprof", "run", "--"]);
         assert_eq!(line(&["conprof", "run"]), ["conprof", "run"]);
     }
 }

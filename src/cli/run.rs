@@ -6,7 +6,7 @@ use super::outputs::{self, Acceptance};
 use super::pictures::{self, Perf};
 use super::words::Words;
 use crate::analyze::{Ending, Session};
-use crate::cargo::runner::Runner;
+use crate::cargo::{runner::Runner, tests};
 use crate::gate::FailOn;
 use crate::launch::{self, Observer, OutDir, Outcome, Planned, Program, RecordingOptions, Refusal, SuperviseOptions};
 use crate::merge::{Relation, merge};
@@ -121,9 +121,10 @@ fn status(options: &RunOptions, report: &Report, outcome: &Outcome, checks_named
     }
 }
 
-/// The root of the repository that `folder` lies in.
+/// The root of the repository that `folder` lies in, or of the workspace where there is no repository.
 fn repository(folder: &Path) -> Option<&Path> {
-    folder.ancestors().find(|folder| folder.join(".git").exists())
+    let above = |name: &'static str| folder.ancestors().find(move |folder| folder.join(name).exists());
+    above(".git").or_else(|| above("Cargo.lock"))
 }
 
 fn cannot_write(path: &Path) -> String {
@@ -289,6 +290,7 @@ impl One<'_> {
             orders_at: Instant::now(),
             waits: Waits::default(),
             announced: HashSet::new(),
+            listed: None,
             said: None,
             perf: Perf::prepare(self.options.sample_rate, self.words),
         };
@@ -309,6 +311,10 @@ impl One<'_> {
         if self.planned.is_some() {
             // Not every file system can give space back.
             let _ = launch::trim_recording(&recording_path);
+            if self.options.session.is_some() && self.options.record == Record::Findings {
+                // A session may have thousands of processes; their reports are what is merged.
+                let _ = std::fs::remove_file(&recording_path);
+            }
         }
         Ok((outcome, report, watcher.said))
     }
@@ -401,6 +407,8 @@ struct Watcher<'a> {
     orders_at: Instant,
     waits: Waits,
     announced: HashSet<String>,
+    /// Tests of a libtest binary, once asked for.
+    listed: Option<Vec<String>>,
     /// Text of the findings, where it was said before the end.
     said: Option<String>,
     perf: Perf,
@@ -486,7 +494,7 @@ impl Watcher<'_> {
         if report.verdict == Verdict::Incomplete {
             report.counters.insert("incomplete".to_string(), 1);
         }
-        crate::cargo::tests::attribute(&mut report, &self.run.runner.tests);
+        self.name_tests(&mut report);
         if let Some(root) = repository(&self.run.record.directory) {
             place::localise(&mut report, &self.run.record.directory, root);
         }
@@ -508,6 +516,14 @@ impl Watcher<'_> {
         if let Err(error) = written {
             self.run.words.say(&format!("conprof: the pictures could not be made: {error:#}\n"));
         }
+    }
+
+    fn name_tests(&mut self, report: &mut Report) {
+        let libtest = matches!(self.run.runner.tests, tests::TestContext::Libtest { .. }) && tests::is_libtest(report);
+        if libtest && self.run.runner.under_cargo && self.listed.is_none() {
+            self.listed = Some(tests::list(&self.run.program.path));
+        }
+        tests::attribute(report, &self.run.runner.tests, self.listed.as_deref().unwrap_or_default());
     }
 
     fn without_recording(&self, ending: &Ending, verdict: Verdict) -> Report {

@@ -18,12 +18,11 @@ pub enum Relation {
 
 /// Merges reports. One report stays as it is; none gives an empty one.
 pub fn merge(mut reports: Vec<Report>, relation: Relation) -> Report {
-    if reports.iter().any(|report| report.source_folder != reports[0].source_folder) {
+    if relation == Relation::Parts {
         reports.iter_mut().for_each(rebase_to_root);
     }
-    let total = reports.len();
-    if total == 1 {
-        return reports.into_iter().next().unwrap_or_default();
+    if reports.len() == 1 {
+        return reports.pop().unwrap_or_default();
     }
     let mut merged =
         Report { schema: SCHEMA, conprof_version: env!("CARGO_PKG_VERSION").to_owned(), ..Report::default() };

@@ -197,17 +197,32 @@ pub fn serial_name(serial: u32) -> String {
     if serial == 0 { "main thread".to_owned() } else { format!("thread T{serial}") }
 }
 
-/// A stack as indented text lines, innermost frame first; a lost one is one line that says why.
+/// A stack as indented text lines, innermost frame first, with frames of libraries folded into a count; a lost one is
+/// one line that says why.
 pub fn stack_text(stack: &Stack) -> String {
     let mut text = format!("{}:\n", stack_heading(stack));
     if stack.frames.is_empty() {
         let why = if stack.lost.is_empty() { "no stack" } else { &stack.lost };
         text.push_str(&format!("    ({why})\n"));
     }
+    let mut folded = 0;
+    let fold = |text: &mut String, folded: &mut usize| {
+        if *folded > 0 {
+            text.push_str(&format!("       ({folded} frames of libraries)\n"));
+            *folded = 0;
+        }
+    };
+    let own = stack.frames.iter().any(|frame| is_own_source(&frame.file));
     for (number, frame) in stack.frames.iter().enumerate() {
+        if own && !is_own_source(&frame.file) {
+            folded += 1;
+            continue;
+        }
+        fold(&mut text, &mut folded);
         let inlined = if frame.inlined { " (inlined)" } else { "" };
         text.push_str(&format!("    #{number} {}{inlined} at {}\n", frame.function, place(frame)));
     }
+    fold(&mut text, &mut folded);
     text
 }
 

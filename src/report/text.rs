@@ -8,6 +8,9 @@ use super::{Finding, Frame, Report, Stack, Verdict};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// Tests named under a finding; the others are counted.
+const MAX_TESTS: usize = 5;
+
 /// How the text is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
@@ -221,6 +224,12 @@ fn render_finding(text: &mut String, finding: &Finding, style: Style) {
     }
     if finding.seen_in.n > 1 {
         note("note", &format!("seen in {} of {} runs", finding.seen_in.k, finding.seen_in.n));
+    }
+    for test in finding.tests.iter().take(MAX_TESTS) {
+        note("test", test);
+    }
+    if finding.tests.len() > MAX_TESTS {
+        note("test", &format!("and {} more", finding.tests.len() - MAX_TESTS));
     }
     note("help", &finding.fix);
     note("id", &finding.id);
