@@ -134,6 +134,18 @@ impl Session {
         Ok(recorded.inversions(&names))
     }
 
+    /// The lock-order graph by names of locks.
+    pub fn lock_order(&mut self) -> Result<Vec<crate::report::LockOrder>, TraceError> {
+        let header = self.refresh()?;
+        let recorded = Recorded::read(&self.recording);
+        if recorded.order_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let mut context = self.context(&header);
+        let names = Names::new(&mut context, &recorded);
+        Ok(recorded.lock_order(&names))
+    }
+
     /// Looks for threads that can never go on. A wait counts from the second look on. `tasks` are the process's kernel threads;
     /// without them the process is gone, and what it recorded last counts.
     pub fn look_at_waits(&mut self, tasks: Option<&[Task]>, now_ns: u64) -> Result<WaitsNow, TraceError> {

@@ -13,6 +13,15 @@ use anyhow::Context as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+/// Pictures of a folder of results, in the order of the page.
+const PICTURES: [(&str, &str); 5] = [
+    ("contention", "Lock waiting, by waiting stack"),
+    ("blame", "The same time, by the stack that held the lock"),
+    ("idle", "Waiting for lack of work"),
+    ("offcpu", "Off the CPU"),
+    ("cpu", "On the CPU"),
+];
+
 /// What decides about findings after they are found.
 #[derive(Debug, Default)]
 pub(super) struct Acceptance {
@@ -79,8 +88,17 @@ fn render(report: &Report, format: Format, results: &str) -> (&'static str, Stri
         Format::Sarif => ("report.sarif", sarif::render(report)),
         Format::Junit => ("report.xml", junit::render(report)),
         Format::Github => ("report.github", github::render(report)),
-        Format::Html => ("report.html", html::render(report, &[], results)),
+        Format::Html => ("report.html", html::render(report, &pictures(Path::new(results)), results)),
     }
+}
+
+/// The pictures that a folder of results holds.
+fn pictures(results: &Path) -> Vec<html::Picture> {
+    let read = |(stem, title): &(&str, &str)| {
+        let svg = std::fs::read_to_string(results.join(format!("{stem}.svg"))).ok()?;
+        Some(html::Picture { title: (*title).to_owned(), svg })
+    };
+    PICTURES.iter().filter_map(read).collect()
 }
 
 fn plain(report: &Report) -> String {

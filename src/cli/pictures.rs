@@ -4,13 +4,16 @@ use super::words::Words;
 use crate::analyze::{Ending, Session, generated_code};
 use crate::launch::{OutDir, Planned};
 use crate::perf::{Collected, Collector, Denied, Options, Sampling};
-use crate::profile::{Profile, lock_summaries, thread_lives};
+use crate::profile::{Class, Profile, lock_summaries, thread_lives};
 use crate::report::flamegraph::{Picture, svg};
-use crate::report::{PerfCoverage, Report, pprof, timeline};
+use crate::report::{PerfCoverage, Report, Span, pprof, timeline};
 use crate::trace::Recording;
 use anyhow::Context as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Waits on the timeline of the page; the timeline files have all.
+const MAX_SPANS: usize = 3_000;
 
 /// Sampling of one run.
 #[derive(Debug, Default)]
@@ -72,6 +75,31 @@ impl Perf {
 pub(super) fn fill(report: &mut Report, profile: &Profile) {
     report.locks = lock_summaries(profile);
     report.thread_times = thread_lives(profile);
+    report.timeline = spans(profile);
+    for thread in &mut report.threads {
+        if let Some(life) = profile.lives.iter().find(|life| life.tid == thread.tid) {
+            thread.start_ns = Some(life.start_ns.saturating_sub(profile.start_ns));
+            thread.end_ns = Some(life.end_ns.saturating_sub(profile.start_ns));
+        }
+    }
+}
+
+/// The longest lock waits of the run, for the timeline of the page.
+fn spans(profile: &Profile) -> Vec<Span> {
+    let waits = profile.events.iter().filter(|wait| profile.class_of(wait.kind, wait.stack) == Class::Lock);
+    let mut spans: Vec<Span> = waits
+        .map(|wait| Span {
+            thread: wait.thread,
+            start_ns: wait.start_ns.saturating_sub(profile.start_ns),
+            end_ns: wait.end_ns.saturating_sub(profile.start_ns),
+            what: "wait".to_owned(),
+            lock: profile.lock_label(wait.lock),
+        })
+        .collect();
+    spans.sort_by_key(|span| std::cmp::Reverse(span.end_ns - span.start_ns.min(span.end_ns)));
+    spans.truncate(MAX_SPANS);
+    spans.sort_by_key(|span| span.start_ns);
+    spans
 }
 
 /// Writes pictures, pprof files and timelines. cpu.svg only where there was sampling.

@@ -292,7 +292,7 @@ impl One<'_> {
             announced: HashSet::new(),
             listed: None,
             said: None,
-            perf: Perf::prepare(self.options.sample_rate, self.words),
+            perf: Perf::prepare(if self.is_one_of_many() { 0 } else { self.options.sample_rate }, self.words),
         };
         let options = SuperviseOptions {
             program: &self.program.path,
@@ -317,6 +317,11 @@ impl One<'_> {
             }
         }
         Ok((outcome, report, watcher.said))
+    }
+
+    /// Whether a test runner starts many such processes: then each is kept cheap, and pictures are for merges.
+    fn is_one_of_many(&self) -> bool {
+        self.runner.under_cargo || self.options.session.is_some()
     }
 
     fn recording_path(&self) -> PathBuf {
@@ -511,6 +516,11 @@ impl Watcher<'_> {
         let ending = Ending { pid: self.pid, exit, duration };
         let written = pictures::profile(session, &ending, collected.as_ref(), report).and_then(|profile| {
             pictures::fill(report, &profile);
+            report.lock_order = session.lock_order()?;
+            if self.run.is_one_of_many() {
+                // A process of a test runner is kept cheap.
+                return Ok(());
+            }
             pictures::write(self.run.out, &profile, collected.is_some(), self.pid)
         });
         if let Err(error) = written {

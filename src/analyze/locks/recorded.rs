@@ -7,13 +7,13 @@ use super::waits_for::{Activity, Awaited, Held, Missed, Snapshot, ThreadAt, Wait
 use super::{Describe, Hold, Lock, LockId, LockRules, Locks, Mode, Place};
 use crate::analyze::sides::Context;
 use crate::report::place::{place, primary};
-use crate::report::{Finding, Frame, LockRef, Thread};
+use crate::report::{Finding, Frame, LockOrder, LockRef, Thread};
 use crate::trace::Recording;
 use crate::wire::locks::*;
 use crate::wire::recording::{AccessRow, Counter, NO_SITE, Table, ThreadRow};
 use crate::wire::waits::WaitKind;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A kernel thread of the target.
@@ -120,6 +120,24 @@ impl Recorded {
             write.moment = moments[at].clone();
         }
         lock_order::inversions(&orders, &self.classes(names), names).findings
+    }
+
+    /// The lock-order graph by names of locks, the most frequent edges first.
+    pub(in crate::analyze) fn lock_order(&self, names: &Names<'_, '_>) -> Vec<LockOrder> {
+        let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
+        for row in self.orders.iter().filter(|row| row.kind == OrderKind::Edge as u32) {
+            *counts.entry((row.held.lock, row.wanted.lock)).or_default() += row.count.max(1);
+        }
+        let name = |lock: u32| names.lock(LockId(lock)).name;
+        let mut named: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for ((from, to), count) in counts {
+            *named.entry((name(from), name(to))).or_default() += count;
+        }
+        let edges = named.into_iter().map(|((from, to), count)| LockOrder { from, to, count });
+        // Two locks of one name would be a loop in the picture, which is no cycle.
+        let mut edges: Vec<LockOrder> = edges.filter(|edge| edge.from != edge.to).collect();
+        edges.sort_by_key(|edge| std::cmp::Reverse(edge.count));
+        edges
     }
 
     /// Locks first taken at one place are of one class.

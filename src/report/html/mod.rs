@@ -15,6 +15,8 @@ use std::collections::hash_map::Entry;
 /// Most bytes of JSON in a page, pictures aside.
 pub const MAX_DATA_BYTES: usize = 9_000_000;
 const MAX_SOURCE_BYTES: usize = 4_000_000;
+/// Most bytes of pictures in a page; a larger one stays a file beside it.
+const MAX_PICTURE_BYTES: usize = 6_000_000;
 
 /// A picture to put into the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +30,17 @@ pub struct Picture {
 /// Renders the page. `results` is the folder that the page's commands name.
 pub fn render(report: &Report, pictures: &[Picture], results: &str) -> String {
     let mut data = Compactor::default().report(report, results);
-    let pictures: Vec<Value> =
-        pictures.iter().map(|picture| json!({ "title": picture.title, "svg": picture.svg })).collect();
-    data.insert("pictures".to_owned(), Value::Array(pictures));
+    let mut room = MAX_PICTURE_BYTES;
+    let mut shown = Vec::new();
+    for picture in pictures.iter() {
+        if picture.svg.len() > room {
+            continue;
+        }
+        room -= picture.svg.len();
+        shown.push(json!({ "title": picture.title, "svg": picture.svg }));
+    }
+    data.insert("pictures_left_out".to_owned(), json!(pictures.len() - shown.len()));
+    data.insert("pictures".to_owned(), Value::Array(shown));
     let data = serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c");
     let name = report.processes.first().map_or("", |process| process.program.as_str());
     include_str!("page.html")

@@ -75,6 +75,7 @@
     const warnings = report.coverage.degraded.map((check) => check.check + " not fully checked: " + check.reason + ". " + check.cure);
     if (report.findings_left_out) warnings.push(report.findings_left_out + " more findings are in report.json only; this page would become too large.");
     if (report.sources_left_out) warnings.push(report.sources_left_out + " source excerpts of outer frames are in report.json only.");
+    if (report.pictures_left_out) warnings.push(report.pictures_left_out + " large pictures are files beside report.json only.");
     byId("warnings").append(...warnings.map((text) => make("p", {}, text)));
     byId("theme").addEventListener("click", () => {
       const root = document.documentElement;
@@ -245,7 +246,7 @@
   // ---- Locks ----
   const columns = [
     ["name", "Lock", false], ["kind", "Kind", false], ["acquisitions", "Acquisitions", true], ["contended", "Contended", true],
-    ["wait_ns", "Total wait", true], ["max_wait_ns", "Longest wait", true], ["hold", "Mean hold", true],
+    ["wait_ns", "Total wait", true], ["max_wait_ns", "Longest wait", true], ["p99_wait_ns", "99 % wait", true], ["hold", "Mean hold", true],
   ];
   const sorting = { key: "wait_ns", descending: true };
   const lockValue = (lock, key) => key === "hold" ? (lock.hold_samples ? lock.hold_ns / lock.hold_samples : 0) : lock[key];
@@ -320,7 +321,7 @@
     const rows = marked.map((edge) => make("tr", {}, make("td", {}, edge.from), make("td", {}, edge.to), make("td", { class: "number" }, String(edge.count)), make("td", { class: edge.cycle ? "gates" : "" }, edge.cycle ? "in a cycle" : "")));
     return [make("p", {}, "An arrow from A to B: B was taken while A was held. Red arrows are part of a cycle, which could deadlock."),
       make("div", { class: "scroll" }, svg),
-      make("table", {}, make("thead", {}, make("tr", {}, ["Held", "Taken", "Times", ""].map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, rows))];
+      make("table", {}, make("thead", {}, make("tr", {}, ["Held", "Taken", "Times", ""].map((text) => make("th", { scope: "col", class: text === "Times" ? "number" : "" }, text)))), make("tbody", {}, rows))];
   }
 
   // ---- Threads ----
