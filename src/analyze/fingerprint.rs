@@ -15,11 +15,23 @@ pub(super) fn fingerprint(kind: &str, sides: &[&[Frame]], variable: &str) -> Str
         .collect();
     names.sort();
     let mut hash = Fnv::new();
-    for part in [kind, variable].into_iter().chain(names.iter().map(String::as_str)) {
+    for part in [kind, undivided(variable)].into_iter().chain(names.iter().map(String::as_str)) {
         hash.add(part.as_bytes());
         hash.add(&[0xff]);
     }
     format!("{:016x}", hash.0)
+}
+
+/// A variable's name without what the optimiser appends where it divides (`HITS.0`) or exports (`HITS.llvm.123`) it.
+fn undivided(variable: &str) -> &str {
+    let mut name = variable.split(".llvm.").next().unwrap_or(variable);
+    while let Some((stem, suffix)) = name.rsplit_once('.')
+        && !suffix.is_empty()
+        && suffix.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        name = stem;
+    }
+    name
 }
 
 /// A function's name without what changes between builds.
@@ -78,6 +90,15 @@ mod tests {
         assert_eq!(first, fingerprint("data-race", &[&b2, &a2], "HITS"));
         assert_ne!(first, fingerprint("data-race", &[&a, &b], "MISSES"));
         assert_eq!(first.len(), 16);
+    }
+
+    #[test]
+    fn what_the_optimiser_appends_to_a_variable_does_not_matter() {
+        for (name, expected) in
+            [("app::HITS.0", "app::HITS"), ("HITS.llvm.42", "HITS"), ("A.0.1", "A"), ("a.b", "a.b"), ("", "")]
+        {
+            assert_eq!(undivided(name), expected);
+        }
     }
 
     #[test]
