@@ -217,6 +217,9 @@ pub fn delivering(pc: u64, sp: u64) -> Option<*const Saved> {
 ///
 /// The new top is published before the frame is written, so a handler that interrupts in between may see an
 /// older frame there, but what it pushes and leaves behind is overwritten when this goes on.
+///
+/// # Safety
+/// Called by generated code or a thunk, as the slot table's convention says.
 #[unsafe(naked)]
 pub unsafe extern "C" fn function_entry() {
     naked_asm!(

@@ -25,7 +25,7 @@ unsafe extern "C" fn construct(_argc: i32, _argv: *mut *mut u8, environment: *mu
     // SAFETY: the loader passes the process's environment.
     let Some(handed) = (unsafe { environment::take(environment) }) else { return };
     if handed.recording < 0 || !record::init(handed.recording) {
-        Message::new().text("the recording cannot be mapped; the program runs unobserved").send();
+        Message::start().text("the recording cannot be mapped; the program runs unobserved").send();
         close(&handed);
         return;
     }

@@ -116,7 +116,10 @@ pub fn map(fd: i32, main: &MainModule) -> Result<Plan, Degraded> {
     let patches = rows::<PlanPatch>(file, len, &header.patches).ok_or(Degraded::WrongProgram)?;
     let pc_map = rows::<PcMapRow>(file, len, &header.pc_map).ok_or(Degraded::WrongProgram)?;
     let code = rows::<u8>(file, len, &header.code).ok_or(Degraded::WrongProgram)?;
-    if code.len() % PAGE != 0 || header.slots.len as usize != PAGE || header.code.offset as usize % PAGE != 0 {
+    if code.len() % PAGE != 0
+        || header.slots.len as usize != PAGE
+        || !(header.code.offset as usize).is_multiple_of(PAGE)
+    {
         return Err(Degraded::WrongProgram);
     }
     let start = main.bias.wrapping_add(header.code_delta as u64);

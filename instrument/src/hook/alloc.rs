@@ -3,8 +3,7 @@
 //! Memory that changes owner is clean. A free counts as a write of the whole block, marked before the real
 //! free, since another thread may get the block the moment it is free; a block is cleaned after the real malloc.
 
-use super::real;
-use super::{caller_is_checked, interpose};
+use super::{caller_is_checked, interpose, real, run_outside_allocator};
 use crate::check;
 use crate::lock;
 use crate::thread;
@@ -43,14 +42,23 @@ fn allocated(block: Ptr, len: usize) -> Ptr {
 /// A block of a statically linked allocator, whose free marks what was asked for.
 fn allocated_exactly(block: Ptr, len: usize) -> Ptr {
     if !block.is_null() {
-        thread::run(|state| check::allocated(state, block as usize, len));
+        run_outside_allocator(|state| check::allocated(state, block as usize, len));
     }
     block
 }
 
+/// Calls a function of a static allocator. What it copies is not checked: a block that it moves into is cleaned
+/// only when it is handed out.
+fn inside<R>(call: impl FnOnce() -> R) -> R {
+    thread::run(|state| state.allocator_depth += 1);
+    let result = call();
+    thread::run(|state| state.allocator_depth = state.allocator_depth.saturating_sub(1));
+    result
+}
+
 /// `len` is 0 where it is not known.
 fn freeing(block: Ptr, len: usize) {
-    thread::run(|state| {
+    run_outside_allocator(|state| {
         lock::freed(block as usize, if len == 0 { check::block_size(block as usize) } else { len });
         if caller_is_checked(state) {
             check::freed(state, block as usize, len);
@@ -166,7 +174,7 @@ type Four = unsafe extern "C" fn(usize, usize, usize, usize) -> usize;
 
 unsafe extern "C" fn copied_malloc(len: usize, copy: One) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated_exactly(unsafe { copy(len) }, len)
+    allocated_exactly(inside(|| unsafe { copy(len) }), len)
 }
 
 unsafe extern "C" fn copied_free(block: usize, copy: One) {
@@ -174,18 +182,18 @@ unsafe extern "C" fn copied_free(block: usize, copy: One) {
         freeing(block as Ptr, 0);
     }
     // SAFETY: `copy` is the function that this replaces.
-    unsafe { copy(block) };
+    inside(|| unsafe { copy(block) });
 }
 
 /// `aligned_alloc(alignment, size)`.
 unsafe extern "C" fn copied_two(alignment: usize, len: usize, copy: Two) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated_exactly(unsafe { copy(alignment, len) }, len)
+    allocated_exactly(inside(|| unsafe { copy(alignment, len) }), len)
 }
 
 unsafe extern "C" fn copied_calloc(count: usize, size: usize, copy: Two) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated_exactly(unsafe { copy(count, size) }, count.wrapping_mul(size))
+    allocated_exactly(inside(|| unsafe { copy(count, size) }), count.wrapping_mul(size))
 }
 
 unsafe extern "C" fn copied_realloc(block: usize, len: usize, copy: Two) -> Ptr {
@@ -193,12 +201,12 @@ unsafe extern "C" fn copied_realloc(block: usize, len: usize, copy: Two) -> Ptr 
         freeing(block as Ptr, 0);
     }
     // SAFETY: `copy` is the function that this replaces.
-    allocated_exactly(unsafe { copy(block, len) }, len)
+    allocated_exactly(inside(|| unsafe { copy(block, len) }), len)
 }
 
 unsafe extern "C" fn copied_posix(out: *mut Ptr, alignment: usize, len: usize, copy: Three) -> c_int {
     // SAFETY: `copy` is the function that this replaces.
-    let result = unsafe { copy(out as usize, alignment, len) } as usize as c_int;
+    let result = inside(|| unsafe { copy(out as usize, alignment, len) }) as usize as c_int;
     if result == 0 {
         // SAFETY: the call succeeded, so it wrote the block there.
         allocated_exactly(unsafe { *out }, len);
@@ -209,7 +217,7 @@ unsafe extern "C" fn copied_posix(out: *mut Ptr, alignment: usize, len: usize, c
 /// `mallocx(size, flags)`, `mi_malloc_aligned(size, alignment)`.
 unsafe extern "C" fn copied_mallocx(len: usize, flags: usize, copy: Two) -> Ptr {
     // SAFETY: `copy` is the function that this replaces.
-    allocated_exactly(unsafe { copy(len, flags) }, len)
+    allocated_exactly(inside(|| unsafe { copy(len, flags) }), len)
 }
 
 /// `rallocx(block, size, flags)`, `mi_realloc_aligned(block, size, alignment)`.
@@ -218,13 +226,13 @@ unsafe extern "C" fn copied_rallocx(block: usize, len: usize, flags: usize, copy
         freeing(block as Ptr, 0);
     }
     // SAFETY: `copy` is the function that this replaces.
-    allocated_exactly(unsafe { copy(block, len, flags) }, len)
+    allocated_exactly(inside(|| unsafe { copy(block, len, flags) }), len)
 }
 
 /// `xallocx(block, size, extra, flags)` resizes in place; what it adds is fresh.
 unsafe extern "C" fn copied_xallocx(block: usize, len: usize, extra: usize, flags: usize, copy: Four) -> usize {
     // SAFETY: `copy` is the function that this replaces.
-    unsafe { copy(block, len, extra, flags) }
+    inside(|| unsafe { copy(block, len, extra, flags) })
 }
 
 /// `sdallocx(block, size, flags)`, `mi_free_size(block, size)`.
@@ -233,7 +241,7 @@ unsafe extern "C" fn copied_sdallocx(block: usize, len: usize, flags: usize, cop
         freeing(block as Ptr, len);
     }
     // SAFETY: `copy` is the function that this replaces.
-    unsafe { copy(block, len, flags) };
+    inside(|| unsafe { copy(block, len, flags) });
 }
 
 /// The slot table's second part, by `wire::entry::Hook`.

@@ -27,7 +27,7 @@ pub(super) fn mapped(state: &mut ThreadState, start: usize, len: usize) {
 /// Before `munmap`.
 pub(super) fn unmapping(state: &mut ThreadState, start: usize, len: usize, checked: bool) {
     crate::lock::freed(start, len);
-    if checked && len <= CHECKED_BYTES && start % 4096 == 0 {
+    if checked && len <= CHECKED_BYTES && start.is_multiple_of(4096) {
         check::range(state, start, len, true, Interposed::Munmap);
     }
 }

@@ -3,10 +3,9 @@
 //! These names are also what the compiler calls from within the shim itself. A caller in the shim gets the
 //! scalar versions, which use no vector register; a caller outside the checked module gets libc's at once.
 
-use super::real;
+use super::{real, run_for_caller};
 use crate::check;
 use crate::rt::memory as scalar;
-use crate::thread;
 use conprof_wire::recording::Interposed;
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
@@ -72,7 +71,7 @@ interpose_memory! {
 
 fn copies(to: Ptr, from: Ptr, len: usize, by: Interposed) {
     if len != 0 {
-        thread::run(|state| {
+        run_for_caller(|state| {
             check::range(state, from as usize, len, false, by);
             check::range(state, to as usize, len, true, by);
         });
@@ -93,7 +92,7 @@ unsafe extern "C" fn copy_overlapping(to: Ptr, from: Ptr, len: usize) -> Ptr {
 
 unsafe extern "C" fn fill(to: Ptr, byte: c_int, len: usize) -> Ptr {
     if len != 0 {
-        thread::run(|state| check::range(state, to as usize, len, true, Interposed::Memset));
+        run_for_caller(|state| check::range(state, to as usize, len, true, Interposed::Memset));
     }
     // SAFETY: forwarded.
     unsafe { real::memset(to, byte, len) }
@@ -104,7 +103,7 @@ unsafe extern "C" fn compare(left: Ptr, right: Ptr, len: usize) -> c_int {
         // The comparison may stop at the first difference; what lies behind it is not read by the program's intent.
         // SAFETY: forwarded.
         let read = unsafe { equal_prefix(left as *const u8, right as *const u8, len) };
-        thread::run(|state| {
+        run_for_caller(|state| {
             check::range(state, left as usize, read, false, Interposed::Memcmp);
             check::range(state, right as usize, read, false, Interposed::Memcmp);
         });
@@ -133,6 +132,6 @@ unsafe fn equal_prefix(left: *const u8, right: *const u8, len: usize) -> usize {
 unsafe extern "C" fn string_len(text: Ptr) -> usize {
     // SAFETY: forwarded.
     let len = unsafe { real::strlen(text) };
-    thread::run(|state| check::range(state, text as usize, len + 1, false, Interposed::Strlen));
+    run_for_caller(|state| check::range(state, text as usize, len + 1, false, Interposed::Strlen));
     len
 }

@@ -53,13 +53,50 @@ macro_rules! interpose {
 }
 pub(crate) use interpose;
 
+use crate::apply::pc_map;
 use crate::apply::plan::is_checked_text;
 use crate::thread::ThreadState;
 use conprof_wire::state::Frame;
 
-/// Whether the function that called the interposer is in the checked module.
+/// Whether the function that called the interposer is one that runs as a checked copy: the place its call returns
+/// to, in the original text, is then patched with a jump into generated code. What allocators and other native
+/// functions do through libc is not checked, like the rest of what they do.
 pub fn caller_is_checked(state: &ThreadState) -> bool {
     // SAFETY: the top of the shadow stack is always a frame.
     let frame = unsafe { *(state.gs.frames_top as *const Frame) };
-    is_checked_text(frame.return_address)
+    let site = frame.return_address;
+    if !is_checked_text(site) || !is_checked_text(site.wrapping_add(JUMP_BYTES)) {
+        return false;
+    }
+    // SAFETY: both ends are in the module's text, which is readable.
+    let (opcode, distance) = unsafe { (*(site as *const u8), ((site + 1) as *const i32).read_unaligned()) };
+    match opcode {
+        JUMP => pc_map::is_generated(site.wrapping_add(JUMP_BYTES).wrapping_add(distance as i64 as u64)),
+        // To a jump near by, where there was no room for a long one.
+        SHORT_JUMP => true,
+        _ => false,
+    }
+}
+
+const JUMP: u8 = 0xe9;
+const JUMP_BYTES: u64 = 5;
+const SHORT_JUMP: u8 = 0xeb;
+
+/// Runs `body` inside the runtime if the interposer's caller is checked and the thread is not inside a statically
+/// linked allocator.
+pub fn run_for_caller(body: impl FnOnce(&mut ThreadState)) {
+    crate::thread::run(|state| {
+        if state.allocator_depth == 0 && caller_is_checked(state) {
+            body(state);
+        }
+    });
+}
+
+/// Runs `body` inside the runtime, unless the thread is inside a statically linked allocator.
+pub fn run_outside_allocator(body: impl FnOnce(&mut ThreadState)) {
+    crate::thread::run(|state| {
+        if state.allocator_depth == 0 {
+            body(state);
+        }
+    });
 }

@@ -1,8 +1,7 @@
 //! String functions of libc: what they read and write, for callers in the checked module.
 
-use super::real;
+use super::{real, run_for_caller};
 use crate::check;
-use crate::thread;
 use conprof_wire::recording::Interposed;
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
@@ -62,13 +61,13 @@ interpose_string! {
 
 fn reads(start: Ptr, len: usize, by: Interposed) {
     if len != 0 {
-        thread::run(|state| check::range(state, start as usize, len, false, by));
+        run_for_caller(|state| check::range(state, start as usize, len, false, by));
     }
 }
 
 fn copies(to: Ptr, from: Ptr, len: usize, by: Interposed) {
     if len != 0 {
-        thread::run(|state| {
+        run_for_caller(|state| {
             check::range(state, from as usize, len, false, by);
             check::range(state, to as usize, len, true, by);
         });
@@ -131,7 +130,7 @@ unsafe extern "C" fn string_copy_limited(to: Ptr, from: Ptr, limit: usize) -> Pt
     unsafe {
         reads(from, real::strnlen(from, limit).saturating_add(1).min(limit), Interposed::Strcpy);
         if limit != 0 {
-            thread::run(|state| check::range(state, to as usize, limit, true, Interposed::Strcpy));
+            run_for_caller(|state| check::range(state, to as usize, limit, true, Interposed::Strcpy));
         }
         real::strncpy(to, from, limit)
     }

@@ -91,12 +91,11 @@ pub(super) fn init(memory: *mut u8, len: usize) -> bool {
     }
     // Row 0 of these means "none"; they start with it.
     for table in [Table::Nodes, Table::Accesses, Table::LockSets, Table::Locks] {
-        if let Some(here) = PLACES.get(table as usize) {
-            if here.capacity.load(Ordering::Relaxed) > 0 {
-                if let Some(count) = count_of(here) {
-                    count.fetch_max(1, Ordering::Release);
-                }
-            }
+        if let Some(here) = PLACES.get(table as usize)
+            && here.capacity.load(Ordering::Relaxed) > 0
+            && let Some(count) = count_of(here)
+        {
+            count.fetch_max(1, Ordering::Release);
         }
     }
     super::context::init()

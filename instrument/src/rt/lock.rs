@@ -34,7 +34,7 @@ impl<T> SpinLock<T> {
         while self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.word.load(Ordering::Relaxed) != 0 {
                 spins = spins.wrapping_add(1);
-                if spins % SPINS == 0 {
+                if spins.is_multiple_of(SPINS) {
                     syscall::yield_now();
                 }
                 core::hint::spin_loop();

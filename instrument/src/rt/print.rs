@@ -13,7 +13,7 @@ pub struct Message {
 
 impl Message {
     /// Starts with conprof's prefix.
-    pub fn new() -> Message {
+    pub fn start() -> Message {
         Message { bytes: [0; CAPACITY], len: 0 }.text("conprof: ")
     }
 

@@ -36,6 +36,7 @@ pub fn install_main() -> bool {
 
 /// The parts of the gs block that are the same for all threads.
 fn prepare(state: &mut ThreadState) {
+    state.allocator_depth = 0;
     let (mask, base) = apply::shadow::layout();
     let gs: &mut GsBlock = &mut state.gs;
     gs.granule_mask = mask;

@@ -54,6 +54,9 @@ pub struct ThreadState {
     pub stack_bytes: u64,
     /// Shadow stack of the thread's own stack: bottom frame.
     pub own_frames: u64,
+    /// Calls of a statically linked allocator's functions that the thread is inside: what these copy and call
+    /// among themselves is the allocator's own affair.
+    pub allocator_depth: u32,
     /// Control and routine of the one-time initialisation that this thread is about to run.
     pub once: [usize; 2],
     /// Number and arguments of the system call that is being made, and its site.

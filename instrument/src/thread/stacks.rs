@@ -83,10 +83,11 @@ pub fn switch_slow(state: &mut ThreadState, sp: u64) {
     match state.current_stack {
         0 => state.own_stack[2] = state.gs.frames_top,
         index => {
-            if let Some(other) = table.entries.get_mut(index as usize - 1) {
-                if other.user == me && other.base == state.frames_base {
-                    other.top = state.gs.frames_top;
-                }
+            if let Some(other) = table.entries.get_mut(index as usize - 1)
+                && other.user == me
+                && other.base == state.frames_base
+            {
+                other.top = state.gs.frames_top;
             }
         }
     }
