@@ -41,10 +41,10 @@ fn word(address: usize) -> Option<&'static AtomicU64> {
 pub fn allocated(block: usize, len: usize, node: u32, thread: u32) {
     let Some(first) = word(block) else { return };
     let size = if (len as u64) < IS_SIZE { len as u64 } else { SIZE_ELSEWHERE };
-    if size == SIZE_ELSEWHERE {
-        if let Some(second) = word(block.wrapping_add(1 << UNIT_SHIFT)) {
-            second.store((len as u64) << 16 | IS_SIZE, Ordering::Relaxed);
-        }
+    if size == SIZE_ELSEWHERE
+        && let Some(second) = word(block.wrapping_add(1 << UNIT_SHIFT))
+    {
+        second.store((len as u64) << 16 | IS_SIZE, Ordering::Relaxed);
     }
     let node = if u64::from(node) <= NODE_MASK { u64::from(node) } else { 0 };
     let thread = u64::from(thread).min(THREAD_MASK);

@@ -120,10 +120,10 @@ pub fn race(state: &mut ThreadState, id: AccessId, conflict: &Conflict, granule:
         reserved: 0,
     };
     record::thread_name(state.serial, &syscall::thread_name());
-    if let Some(index) = record::finding(&row) {
-        if let Some(pair) = known.get_mut(free) {
-            *pair = Pair { key, row: index + 1 };
-        }
+    if let Some(index) = record::finding(&row)
+        && let Some(pair) = known.get_mut(free)
+    {
+        *pair = Pair { key, row: index + 1 };
     }
 }
 

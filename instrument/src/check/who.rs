@@ -148,7 +148,7 @@ impl Runtime for Operation<'_> {
     }
 
     fn pause(&mut self, spins: u32) {
-        if spins % SPINS == 0 {
+        if spins.is_multiple_of(SPINS) {
             syscall::yield_now();
         }
     }
