@@ -17,6 +17,7 @@
 
 pub mod apply;
 pub mod check;
+mod covered;
 pub mod hook;
 pub mod lock;
 pub mod record;

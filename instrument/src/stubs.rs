@@ -11,6 +11,7 @@
 //! interrupted state is exactly that of the generated code, so the handler can be shown the original registers.
 
 use crate::check;
+use crate::covered;
 use crate::hook::syscall as system_call;
 use crate::lock;
 use crate::record;
@@ -57,7 +58,7 @@ macro_rules! stub {
     ($(#[$doc:meta])* $name:ident, $handler:path, pops $pops:literal, sp $sp:expr) => {
         $(#[$doc])*
         #[unsafe(naked)]
-        unsafe extern "C" fn $name() {
+        pub(crate) unsafe extern "C" fn $name() {
             naked_asm!(
                 "push rax",
                 "lahf",
@@ -426,7 +427,15 @@ unsafe extern "C" fn handle_function_entry(state: *mut ThreadState, _saved: *con
 /// The slot table's first part, by [`Entry`]; unused slots are entries that check nothing.
 pub fn table() -> [u64; HOOK_BASE] {
     let mut table = [access as *const () as u64; HOOK_BASE];
-    let entries: [(Entry, unsafe extern "C" fn()); 11] = [
+    let entries: [(Entry, unsafe extern "C" fn()); 19] = [
+        (Entry::Read1, covered::read_1),
+        (Entry::Read2, covered::read_2),
+        (Entry::Read4, covered::read_4),
+        (Entry::Read8, covered::read_8),
+        (Entry::Write1, covered::write_1),
+        (Entry::Write2, covered::write_2),
+        (Entry::Write4, covered::write_4),
+        (Entry::Write8, covered::write_8),
         (Entry::FunctionEntry, function_entry),
         (Entry::AtomicBefore, atomic_before),
         (Entry::AtomicAfter, atomic_after),
