@@ -46,10 +46,6 @@ pub fn enter() -> Option<&'static mut ThreadState> {
         let state = &mut *state;
         // What handlers left on top while a real function ran is below this, the interposer's frame above it.
         state.guest_sp = cpu::stack_pointer();
-        if state.guest_sp.wrapping_sub(state.gs.stack_low) >= state.gs.stack_len {
-            super::stacks::switch_slow(state, state.guest_sp);
-        }
-        state.live_frames();
         Some(state)
     }
 }
@@ -70,7 +66,14 @@ pub fn leave(state: &mut ThreadState) {
 #[inline]
 pub fn run(body: impl FnOnce(&mut ThreadState)) {
     if let Some(state) = enter() {
-        on_runtime_stack(state, body);
+        on_runtime_stack(state, |state| {
+            // On the runtime's stack, as the guest's may be a few KB and this may read the process's map.
+            if state.guest_sp.wrapping_sub(state.gs.stack_low) >= state.gs.stack_len {
+                super::stacks::switch_slow(state, state.guest_sp);
+            }
+            state.live_frames();
+            body(state);
+        });
         leave(state);
     }
 }
