@@ -83,7 +83,8 @@ macro_rules! stub {
                 "mov rsi, rsp",
                 "lea rdx, [rsp+{sp}]",
                 "mov rsp, gs:[{stack}]",
-                "push rsi",
+                // For walking the target's stack: its rbp is the first word of the runtime's stack.
+                "push rbp",
                 "push rsi",
                 "call {handler}",
                 "mov rsp, [rsp]",

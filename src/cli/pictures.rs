@@ -4,7 +4,7 @@ use super::words::Words;
 use crate::analyze::{Ending, Session, generated_code};
 use crate::launch::{OutDir, Planned};
 use crate::perf::{Collected, Collector, Denied, Options, Sampling};
-use crate::profile::{Class, Profile, lock_summaries, thread_lives};
+use crate::profile::{Class, Profile, lock_summaries, lock_table, thread_lives};
 use crate::report::flamegraph::{Picture, svg};
 use crate::report::{PerfCoverage, Report, Span, pprof, timeline};
 use crate::trace::Recording;
@@ -76,6 +76,7 @@ pub(super) fn fill(report: &mut Report, profile: &Profile) {
     report.locks = lock_summaries(profile);
     report.thread_times = thread_lives(profile);
     report.timeline = spans(profile);
+    report.times_distorted = profile.distorted && !profile.waits.is_empty();
     for thread in &mut report.threads {
         if let Some(life) = profile.lives.iter().find(|life| life.tid == thread.tid) {
             thread.start_ns = Some(life.start_ns.saturating_sub(profile.start_ns));
@@ -93,13 +94,32 @@ fn spans(profile: &Profile) -> Vec<Span> {
             start_ns: wait.start_ns.saturating_sub(profile.start_ns),
             end_ns: wait.end_ns.saturating_sub(profile.start_ns),
             what: "wait".to_owned(),
-            lock: profile.lock_label(wait.lock),
+            lock: profile.wait_label(wait.lock, wait.kind),
         })
         .collect();
     spans.sort_by_key(|span| std::cmp::Reverse(span.end_ns - span.start_ns.min(span.end_ns)));
     spans.truncate(MAX_SPANS);
     spans.sort_by_key(|span| span.start_ns);
     spans
+}
+
+/// Locks shown on the screen.
+const LOCKS_SHOWN: usize = 10;
+/// Less waiting than this in all is not worth a table.
+const WORTH_SHOWING_NS: u64 = 1_000_000;
+
+/// The lock table for the screen; empty where next to nobody waited.
+pub(super) fn table(report: &Report) -> String {
+    if report.locks.iter().map(|lock| lock.wait_ns).sum::<u64>() < WORTH_SHOWING_NS {
+        return String::new();
+    }
+    let mut text = format!("conprof: locks by waiting time\n{}", lock_table(&report.locks, LOCKS_SHOWN));
+    if report.times_distorted {
+        text.push_str(
+            "  these times are distorted by the race checks; without them: conprof run --checks contention\n",
+        );
+    }
+    text
 }
 
 /// Writes pictures, pprof files and timelines. cpu.svg only where there was sampling.

@@ -11,6 +11,7 @@ use crate::gate::FailOn;
 use crate::launch::{self, Observer, OutDir, Outcome, Planned, Program, RecordingOptions, Refusal, SuperviseOptions};
 use crate::merge::{Relation, merge};
 use crate::os::{self, Ended};
+use crate::plan::Tactic;
 use crate::report::place;
 use crate::report::{DegradedCheck, Exit, Finding, Kind, Process, Report, SCHEMA, Verdict, text};
 use crate::trace::{RECORDING, RUN_RECORD, Recording, RunRecord};
@@ -49,7 +50,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
     let session = options.session.as_ref().map(|folder| folder.join("runs"));
     let results = session.as_deref().or(runner.results.as_deref());
     let out = OutDir::prepare(options.out.as_deref(), results, &program.path)?;
-    let planned = plan(&program, options, &words)?;
+    let planned = plan(&program, options, checks.tactic(), &words)?;
     let record = run_record(options, &program, planned.as_ref(), &checks)?;
     out.write(RUN_RECORD, &record.to_json()).with_context(|| cannot_write(out.path()))?;
     if !record.degraded.is_empty() {
@@ -98,6 +99,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
     if said.as_ref() != Some(&findings) {
         words.say(&findings);
     }
+    words.say(&pictures::table(&report));
     words.say(&text::summary(&report, &out.file("report.json").display().to_string(), words.style));
     Ok(status(options, &report, &outcome, checks.named))
 }
@@ -162,6 +164,13 @@ impl Checks {
     }
 }
 
+impl Checks {
+    /// Without races, only locks need to be watched, and the rest of the program runs as it is.
+    fn tactic(&self) -> Tactic {
+        if self.kinds.contains(&Kind::DataRace) { Tactic::Races } else { Tactic::Locks }
+    }
+}
+
 /// Checks that need locks to be followed.
 const LOCK_CHECKS: [&str; 3] = ["deadlock", "lost-wakeup", "lock-order-inversion"];
 
@@ -170,7 +179,7 @@ fn kind_name(kind: Kind) -> String {
 }
 
 /// Scans and plans, with a bar on a terminal where it takes long enough to be seen.
-fn plan(program: &Program, options: &RunOptions, words: &Words) -> anyhow::Result<Option<Planned>> {
+fn plan(program: &Program, options: &RunOptions, tactic: Tactic, words: &Words) -> anyhow::Result<Option<Planned>> {
     const LARGE: usize = 2 << 20;
     let Some(image) = program.image.as_deref().filter(|_| program.unchecked.is_none()) else { return Ok(None) };
     let start = Instant::now();
@@ -186,7 +195,7 @@ fn plan(program: &Program, options: &RunOptions, words: &Words) -> anyhow::Resul
             bar.set_position(done);
         }
     };
-    let planned = launch::obtain_plan(image, &program.path, &progress);
+    let planned = launch::obtain_plan(image, &program.path, tactic, &progress);
     if let Some(bar) = bar.get() {
         bar.finish_and_clear();
     }

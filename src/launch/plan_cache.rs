@@ -5,6 +5,7 @@
 //! renaming, so it is whole or absent; a lock file beside it makes cold starts of one binary scan once.
 
 use super::planner;
+use crate::plan::Tactic;
 use crate::report::{DegradedCheck, ModuleCoverage};
 use crate::wire::VERSION;
 use crate::wire::recording::SiteRow;
@@ -49,10 +50,10 @@ impl Planned {
 ///
 /// `progress` is called with (done, total) while the image is scanned and planned, from several threads; not at all
 /// where the plan is cached.
-pub fn obtain_plan(image: &[u8], path: &Path, progress: Progress<'_>) -> anyhow::Result<Planned> {
-    let key = key(image);
+pub fn obtain_plan(image: &[u8], path: &Path, tactic: Tactic, progress: Progress<'_>) -> anyhow::Result<Planned> {
+    let key = format!("{}{}", key(image), if tactic == Tactic::Locks { "-locks" } else { "" });
     let Some(folder) = cache_folder() else {
-        return make(image, path, progress);
+        return make(image, path, tactic, progress);
     };
     let entry = folder.join(format!("{key}.plan"));
     if let Some(planned) = load(&entry, path) {
@@ -66,7 +67,7 @@ pub fn obtain_plan(image: &[u8], path: &Path, progress: Progress<'_>) -> anyhow:
     if locked && let Some(planned) = load(&entry, path) {
         return Ok(planned);
     }
-    let planned = make(image, path, progress)?;
+    let planned = make(image, path, tactic, progress)?;
     if locked {
         // A cache that can't be written costs the next start its time, and nothing else.
         if store(&folder, &key, &planned).is_ok() {
@@ -76,8 +77,8 @@ pub fn obtain_plan(image: &[u8], path: &Path, progress: Progress<'_>) -> anyhow:
     Ok(planned)
 }
 
-fn make(image: &[u8], path: &Path, progress: Progress<'_>) -> anyhow::Result<Planned> {
-    let (plan, mut about) = planner::make_plan(image, progress)?;
+fn make(image: &[u8], path: &Path, tactic: Tactic, progress: Progress<'_>) -> anyhow::Result<Planned> {
+    let (plan, mut about) = planner::make_plan(image, tactic, progress)?;
     about.coverage.path = path.display().to_string();
     Ok(Planned { plan, about, cached: false })
 }

@@ -3,8 +3,9 @@
 use super::Refusal;
 use super::plan_cache::{AboutModule, Progress};
 use crate::cli::exit;
-use crate::plan::plan_module;
+use crate::plan::{Tactic, plan_module_for};
 use crate::report::{DegradedCheck, ModuleCoverage};
+use crate::scan::primitives::{self, Catalogue};
 use crate::scan::{Debuginfo, scan_module};
 use crate::wire::VERSION;
 use crate::wire::plan::{MAGIC, PlanHeader, Section};
@@ -15,10 +16,15 @@ use std::mem::offset_of;
 ///
 /// # Errors
 /// A [`Refusal`] where the image is no program that can be planned.
-pub(super) fn make_plan(image: &[u8], progress: Progress<'_>) -> anyhow::Result<(Option<Vec<u8>>, AboutModule)> {
+pub(super) fn make_plan(
+    image: &[u8],
+    tactic: Tactic,
+    progress: Progress<'_>,
+) -> anyhow::Result<(Option<Vec<u8>>, AboutModule)> {
     let scan = scan_module(image, &|done, total| progress(done, 2 * total))
         .map_err(|error| Refusal::new(exit::USAGE, error.to_string(), error.cure()))?;
-    let plan = plan_module(&scan, image, &|done, total| progress(total + done, 2 * total))
+    let marks = primitives::mark(&scan, image, &Catalogue::built_in());
+    let plan = plan_module_for(&scan, image, tactic, &marks, &|done, total| progress(total + done, 2 * total))
         .map_err(|error| Refusal::new(exit::USAGE, error.to_string(), ""))?;
     let mut skipped_by_reason = scan.tally.skipped_by_reason.clone();
     for (reason, count) in &plan.tally.skipped_by_reason {
@@ -68,6 +74,7 @@ pub(super) fn is_whole(plan: &[u8]) -> bool {
             offset_of!(PlanHeader, patches),
             offset_of!(PlanHeader, pc_map),
             offset_of!(PlanHeader, site_pcs),
+            offset_of!(PlanHeader, unwind),
         ]
         .into_iter()
         .all(|field| section(plan, field).is_some())

@@ -6,7 +6,7 @@ use crate::scan::{Debuginfo, ModuleScan, Policy, Site};
 use crate::wire::VERSION;
 use crate::wire::entry::SLOT_COUNT;
 use crate::wire::plan::{
-    FLAG_NO_RACES, FLAG_SYNC_SITE_LOST, MAGIC, PcMapRow, PlanHeader, PlanPatch, QuietRow, Section,
+    FLAG_NO_RACES, FLAG_SYNC_SITE_LOST, MAGIC, PcMapRow, PlanHeader, PlanPatch, QuietRow, Section, UnwindRow,
 };
 use crate::wire::site::{Class, PackedSite};
 use std::collections::BTreeMap;
@@ -73,6 +73,7 @@ pub struct Plan {
     patches: Vec<PlanPatch>,
     pc_map: Vec<PcMapRow>,
     quiet: Vec<QuietRow>,
+    unwind: Vec<UnwindRow>,
 }
 
 const PAGE: usize = 4096;
@@ -83,6 +84,7 @@ impl Plan {
         code_delta: i64,
         em: Emitter,
         patches: Vec<PlanPatch>,
+        unwind: Vec<UnwindRow>,
         tally: PlanTally,
     ) -> Plan {
         let mut tally = tally;
@@ -105,6 +107,7 @@ impl Plan {
             sites: em.sites,
             quiet: quiet_functions(scan),
             patches,
+            unwind,
         }
     }
 
@@ -163,6 +166,14 @@ impl Plan {
         let rows: Vec<u8> =
             self.quiet.iter().flat_map(|row| [row.start.to_le_bytes(), row.end.to_le_bytes()].concat()).collect();
         let quiet = append(&mut file, &rows);
+        let mut rows = Vec::with_capacity(self.unwind.len() * 12);
+        for row in &self.unwind {
+            rows.extend_from_slice(&row.start.to_le_bytes());
+            rows.extend_from_slice(&row.base.to_le_bytes());
+            rows.extend_from_slice(&row.rbp_offset.to_le_bytes());
+            rows.extend_from_slice(&row.frame_offset.to_le_bytes());
+        }
+        let unwind = append(&mut file, &rows);
         let mut build_id = [0; 32];
         let build_id_len = self.build_id.len().min(32);
         build_id[..build_id_len].copy_from_slice(&self.build_id[..build_id_len]);
@@ -180,6 +191,7 @@ impl Plan {
             patches,
             pc_map,
             site_pcs,
+            unwind,
             flags: self.flags,
             quiet,
         };
@@ -213,7 +225,9 @@ fn write_header(file: &mut [u8], header: &PlanHeader) {
     bytes.extend_from_slice(&header.code_delta.to_le_bytes());
     bytes.extend_from_slice(&header.text_start.to_le_bytes());
     bytes.extend_from_slice(&header.text_end.to_le_bytes());
-    for section in [header.code, header.slots, header.sites, header.patches, header.pc_map, header.site_pcs] {
+    for section in
+        [header.code, header.slots, header.sites, header.patches, header.pc_map, header.site_pcs, header.unwind]
+    {
         bytes.extend_from_slice(&section.offset.to_le_bytes());
         bytes.extend_from_slice(&section.len.to_le_bytes());
     }

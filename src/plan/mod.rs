@@ -27,6 +27,7 @@ mod liveness;
 mod patches;
 #[cfg(test)]
 mod tests;
+mod unwind;
 
 pub use file::{Plan, PlanTally};
 
@@ -155,7 +156,9 @@ pub fn plan_module_for(
     if emitter.len() + 0x10000 > WINDOW_BYTES {
         return Err(PlanError::TooLarge { code_bytes: emitter.len() });
     }
-    Ok(file::Plan::new(scan, code_delta, emitter, patches, tally))
+    let text = (scan.text.0.0, scan.text.1.0);
+    let unwind = if tactic == Tactic::Locks { unwind::rows(data, text) } else { Vec::new() };
+    Ok(file::Plan::new(scan, code_delta, emitter, patches, unwind, tally))
 }
 
 /// A function's copy, as far as patching needs to know.

@@ -26,6 +26,9 @@ pub struct Report {
     /// How each thread spent its life, by lock waiting, descending; empty where contention was not profiled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub thread_times: Vec<ThreadTimes>,
+    /// Race checks were on while waits and holds were measured, so their times are longer than natively.
+    #[serde(default)]
+    pub times_distorted: bool,
     /// Suppressions given and how often each matched.
     #[serde(default)]
     pub suppressions: Vec<SuppressionUse>,

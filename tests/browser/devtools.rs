@@ -28,8 +28,14 @@ pub fn find_browser() -> Option<String> {
 }
 
 impl Page {
-    /// Opens `file` in `browser`.
+    /// Opens the report page `file` in `browser`.
     pub fn open(browser: &str, file: &Path) -> Page {
+        let loaded = "document.readyState === 'complete' && !!document.getElementById('tabs')?.children.length";
+        Page::open_until(browser, file, loaded)
+    }
+
+    /// Opens `file` in `browser`, and waits until the expression `loaded` is true.
+    pub fn open_until(browser: &str, file: &Path, loaded: &str) -> Page {
         let profile = tempfile::tempdir().expect("a folder");
         // The browser reads commands from descriptor 3 and answers on 4.
         let script = format!(
@@ -62,7 +68,7 @@ impl Page {
         page.call("Log.enable", json!({}));
         page.call("Page.enable", json!({}));
         page.call("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
-        page.wait("document.readyState === 'complete' && !!document.getElementById('tabs')?.children.length");
+        page.wait(loaded);
         page
     }
 

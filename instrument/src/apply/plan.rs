@@ -4,7 +4,7 @@ use super::modules::MainModule;
 use crate::rt::syscall;
 use crate::stubs;
 use conprof_wire::entry::{HOOK_BASE, SLOT_COUNT};
-use conprof_wire::plan::{MAGIC, PcMapRow, PlanHeader, PlanPatch, QuietRow, Section};
+use conprof_wire::plan::{MAGIC, PcMapRow, PlanHeader, PlanPatch, QuietRow, Section, UnwindRow};
 use conprof_wire::recording::Degraded;
 use conprof_wire::site::{Class, Order, PackedSite, SiteFlags};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +16,10 @@ static SITE_COUNT: AtomicUsize = AtomicUsize::new(0);
 static FLAGS: AtomicU64 = AtomicU64::new(0);
 static QUIET: AtomicPtr<QuietRow> = AtomicPtr::new(core::ptr::null_mut());
 static QUIET_COUNT: AtomicUsize = AtomicUsize::new(0);
+static SITE_PCS: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
+static BIAS: AtomicU64 = AtomicU64::new(0);
+static UNWIND: AtomicPtr<UnwindRow> = AtomicPtr::new(core::ptr::null_mut());
+static UNWIND_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// First run-time address of the checked module's text; with [`TEXT_LEN`] the test that thunks make for
 /// whether their caller is checked.
@@ -42,6 +46,26 @@ pub fn site(index: u32) -> PackedSite {
         return unsafe { *SITES.load(Ordering::Relaxed).add(index as usize) };
     }
     PackedSite::new(Class::UnknownLoad, Order::Unknown, SiteFlags(0), 1)
+}
+
+/// Run-time address of a site's instruction; 0 for an index that the plan does not have.
+pub fn site_pc(index: u32) -> u64 {
+    if (index as usize) < SITE_COUNT.load(Ordering::Relaxed) {
+        // SAFETY: the table has as many rows as there are sites and stays mapped.
+        return unsafe { *SITE_PCS.load(Ordering::Relaxed).add(index as usize) }
+            .wrapping_add(BIAS.load(Ordering::Relaxed));
+    }
+    0
+}
+
+/// Rows by which stacks of the checked module are walked; none where entered functions leave frames.
+pub fn unwind_rows() -> &'static [UnwindRow] {
+    let rows = UNWIND.load(Ordering::Relaxed);
+    if rows.is_null() {
+        return &[];
+    }
+    // SAFETY: the table has that many rows and stays mapped.
+    unsafe { core::slice::from_raw_parts(rows, UNWIND_COUNT.load(Ordering::Relaxed)) }
 }
 
 /// `PlanHeader::flags` of the applied plan.
@@ -115,6 +139,11 @@ pub fn map(fd: i32, main: &MainModule) -> Result<Plan, Degraded> {
     let sites = rows::<PackedSite>(file, len, &header.sites).ok_or(Degraded::WrongProgram)?;
     let patches = rows::<PlanPatch>(file, len, &header.patches).ok_or(Degraded::WrongProgram)?;
     let pc_map = rows::<PcMapRow>(file, len, &header.pc_map).ok_or(Degraded::WrongProgram)?;
+    let site_pcs = rows::<u64>(file, len, &header.site_pcs).ok_or(Degraded::WrongProgram)?;
+    let unwind = rows::<UnwindRow>(file, len, &header.unwind).ok_or(Degraded::WrongProgram)?;
+    if site_pcs.len() < sites.len() {
+        return Err(Degraded::WrongProgram);
+    }
     let code = rows::<u8>(file, len, &header.code).ok_or(Degraded::WrongProgram)?;
     if code.len() % PAGE != 0
         || header.slots.len as usize != PAGE
@@ -131,6 +160,12 @@ pub fn map(fd: i32, main: &MainModule) -> Result<Plan, Degraded> {
     let quiet = rows::<QuietRow>(file, len, &header.quiet).ok_or(Degraded::WrongProgram)?;
     QUIET.store(quiet.as_ptr() as *mut QuietRow, Ordering::Relaxed);
     QUIET_COUNT.store(quiet.len(), Ordering::Relaxed);
+    SITE_PCS.store(site_pcs.as_ptr() as *mut u64, Ordering::Relaxed);
+    BIAS.store(main.bias, Ordering::Relaxed);
+    if !unwind.is_empty() {
+        UNWIND_COUNT.store(unwind.len(), Ordering::Relaxed);
+        UNWIND.store(unwind.as_ptr() as *mut UnwindRow, Ordering::Relaxed);
+    }
     super::pc_map::init(start..end, main.bias.wrapping_add(header.text_start), pc_map);
     let text = main.bias.wrapping_add(header.text_start)..main.bias.wrapping_add(header.text_end);
     Ok(Plan { code_start: start, code_end: end, bias: main.bias, text, patches })

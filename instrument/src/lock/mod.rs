@@ -18,6 +18,7 @@ mod contention;
 mod order;
 mod table;
 mod wait;
+pub mod walk;
 
 pub use order::{created, joined, learns, publishes};
 pub use wait::{futex_wait, futex_waited, wait, waited};
@@ -75,6 +76,8 @@ pub struct ThreadLock {
     /// The lock that it is for, where it is for one, and its holder's serial plus 1.
     wait_lock: u32,
     wait_holder: u32,
+    /// `rbp` of the target where it called the function interposed last; 0 where unknown.
+    guest_bp: u64,
     /// The lock about to be taken was waited for.
     waited: bool,
 }
@@ -110,6 +113,7 @@ pub fn thread_begins(state: &mut ThreadState) {
         wait_access: 0,
         wait_lock: 0,
         wait_holder: 0,
+        guest_bp: 0,
         waited: false,
     };
     if record::config() & CONFIG_LOCKS == 0 {

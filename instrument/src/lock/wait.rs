@@ -117,8 +117,12 @@ pub fn futex_waited(state: &mut ThreadState) {
     waited(state);
 }
 
-extern "C" fn before_futex(word: usize, operation: usize, timeout: usize) {
-    thread::run(|state| futex_wait(state, word, operation, timeout));
+extern "C" fn before_futex(word: usize, operation: usize, timeout: usize, guest_bp: u64) {
+    thread::run(|state| {
+        state.lock.guest_bp = guest_bp;
+        futex_wait(state, word, operation, timeout);
+        state.lock.guest_bp = 0;
+    });
 }
 
 extern "C" fn after_futex() {
@@ -163,6 +167,7 @@ pub unsafe extern "C" fn syscall() {
         "mov rdi, rsi",
         "mov rsi, rdx",
         "mov rdx, r8",
+        "mov rcx, [rbp]",
         "call {before}",
         "pop r9",
         "pop r8",

@@ -52,6 +52,8 @@ pub struct PlanHeader {
     pub pc_map: Section,
     /// `u64` static program counters, by site index: what the site's instruction is in the original.
     pub site_pcs: Section,
+    /// [`UnwindRow`] rows, ascending by `start`; empty where entered functions leave frames instead.
+    pub unwind: Section,
     /// Bit 0: a synchronising site could not be covered, so races of this module are "possible" only.
     /// Bit 1: the module's debuginfo does not suffice for races.
     pub flags: u64,
@@ -106,3 +108,28 @@ pub struct PcMapRow {
 }
 
 const _: () = assert!(size_of::<PcMapRow>() == 12);
+
+/// How to get from a frame of the original code to its caller's, from `start` up to the next row's.
+///
+/// The return address lies directly below the caller's frame (the CFA of DWARF), as the x86-64 ABI has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnwindRow {
+    /// Static address, relative to [`PlanHeader::text_start`].
+    pub start: u32,
+    /// What the caller's frame is counted from: 0 unknown, 1 `rsp`, 2 `rbp`.
+    pub base: u16,
+    /// The caller's `rbp` is at its frame plus this, in bytes; 0 where it is unchanged.
+    pub rbp_offset: i16,
+    /// The caller's frame is the base plus this, in bytes.
+    pub frame_offset: i32,
+}
+
+const _: () = assert!(size_of::<UnwindRow>() == 12);
+
+/// [`UnwindRow::base`]: there is no way on.
+pub const UNWIND_STOP: u16 = 0;
+/// [`UnwindRow::base`]: `rsp`.
+pub const UNWIND_RSP: u16 = 1;
+/// [`UnwindRow::base`]: `rbp`.
+pub const UNWIND_RBP: u16 = 2;

@@ -1,0 +1,7 @@
+//! Where waiting goes: conprof's figures against the programs' own, its pictures and files against their readers.
+
+mod browser;
+mod export;
+mod perf;
+mod program;
+mod truth;
