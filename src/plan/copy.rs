@@ -48,6 +48,8 @@ struct Copier<'a> {
     marks: &'a LockMarks,
     /// Site of the lock operation that the whole function is.
     lock_function: Option<u32>,
+    /// The function keeps the address of a foreign function in a register.
+    foreign_pointer: bool,
 }
 
 /// Copies `function` to the end of the code section.
@@ -74,6 +76,7 @@ pub(crate) fn copy_function(
         tactic,
         marks,
         lock_function: None,
+        foreign_pointer: function.instructions.iter().any(|i| !is_call(i) && imports.takes_address(i)),
     };
     let entry = copier.entry(live.before.first().copied().unwrap_or(0) & FLAGS == 0);
     let leaders = leaders(function);
@@ -211,6 +214,11 @@ impl Copier<'_> {
         if let Some(site) = self.lock_function.filter(|_| instruction.flow_control() == FlowControl::Return) {
             checks::call_without_address(self.em, pc, Entry::LockReturn, site);
         }
+        if self.tactic == Tactic::Races && instruction.is_jmp_near_indirect() && imports.takes_address(instruction) {
+            let packed = PackedSite::new(Class::Opaque, Order::Unknown, SiteFlags::default(), 0);
+            let site = self.em.site(packed, pc);
+            checks::call_without_address(self.em, pc, Entry::Opaque, site);
+        }
         if self.opaque.is_some() {
             let leaves = match instruction.flow_control() {
                 FlowControl::Return | FlowControl::IndirectBranch => true,
@@ -324,7 +332,10 @@ impl Copier<'_> {
         if let Some(bits) = self.marks.calls.get(&pc) {
             return self.lock_call(instruction, *bits);
         }
-        let foreign = self.tactic == Tactic::Races && self.opaque.is_none() && imports.is_foreign_call(instruction);
+        let through_register = self.foreign_pointer && instruction.op0_kind() == OpKind::Register;
+        let foreign = self.tactic == Tactic::Races
+            && self.opaque.is_none()
+            && (through_register || imports.is_foreign_call(instruction));
         let around = if foreign {
             let packed = PackedSite::new(Class::Opaque, Order::Unknown, SiteFlags::default(), 0);
             Some(self.em.site(packed, pc))

@@ -20,6 +20,11 @@ impl ForeignImports {
         }
         self.stubs.contains(&instruction.near_branch_target())
     }
+
+    /// Whether the instruction, which is no call, takes the address of such a function: calls through a register may then go there.
+    pub(crate) fn takes_address(&self, instruction: &Instruction) -> bool {
+        instruction.is_ip_rel_memory_operand() && self.slots.contains(&instruction.ip_rel_memory_address())
+    }
 }
 
 /// Functions of such libraries that do not synchronise by declaration: their name begins so.
