@@ -53,8 +53,10 @@ pub(super) fn finding(context: &mut Context<'_>, row: &FindingRow, facts: RunFac
 
 /// std's list of thread stacks is not instrumented (see `scan`), but what it copies and frees passes through interposed functions.
 fn is_list_of_stacks(frame: &crate::report::Frame) -> bool {
-    // Not the whole folder: std's start-up has parts of it inlined, and stands at the bottom of the main thread's every stack.
-    frame.function.contains("stack_overflow::thread_info") || frame.file.ends_with("stack_overflow/thread_info.rs")
+    // A thread's start and end have the list's functions inlined; `init` stands at the bottom of the main thread's stack.
+    let function = &frame.function;
+    function.contains("stack_overflow::") && !function.contains("::init")
+        || frame.file.ends_with("stack_overflow/thread_info.rs")
 }
 
 fn locate(context: &mut Context<'_>, row: &FindingRow) -> Location {
