@@ -1,6 +1,7 @@
 //! Building findings: stacks with roles, titles, and fingerprints.
 
 use super::{Describe, Hold, Place};
+use crate::analyze::fingerprint::normalised;
 use crate::report::{Confidence, Finding, Frame, Kind, LockRef, SeenIn, Stack, Thread};
 
 /// A thread as a person would call it: its name, or its number.
@@ -96,7 +97,7 @@ pub fn fingerprint(kind: Kind, stacks: &[Stack]) -> String {
     let mut parts: Vec<String> = stacks
         .iter()
         .map(|stack| {
-            let function = user_frame(&stack.frames).map_or("", |frame| frame.function.as_str());
+            let function = user_frame(&stack.frames).map_or_else(String::new, |frame| normalised(&frame.function));
             let lock = stack.lock.as_ref().map_or("", |lock| lock.kind.as_str());
             format!("{}|{function}|{lock}", stack.role)
         })

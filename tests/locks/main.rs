@@ -1,0 +1,205 @@
+//! Runs the programs of `fixtures/lockorder` and `fixtures/deadlock` under `conprof run` and compares what is reported
+//! with what their headers expect.
+//!
+//! One test per program and build profile, named `<folder>::<program>::<profile>`. A header says `expect:` and a kind of
+//! finding, or `clean`; `allow: possible` permits findings that do not gate; `ends: by itself` says that the program ends
+//! although some of its threads are stuck. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
+//! `// NOTIFY` must be in a stack of that role in the one finding, of the lock of that name where one is given.
+
+use conprof::report::{Finding, Report};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far above what any program takes, also on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(90);
+
+const PROFILES: [(&str, &str); 2] = [("dev", "debug"), ("release", "release")];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// The folder that all tests of fixtures build into.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("fixtures")
+}
+
+/// A line that must be in a stack.
+#[derive(Clone, Debug)]
+struct Mark {
+    line: u32,
+    role: String,
+    lock: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Fixture {
+    folder: &'static str,
+    name: String,
+    expect: String,
+    allows_possible: bool,
+    ends_by_itself: bool,
+    marks: Vec<Mark>,
+}
+
+fn fixtures() -> Vec<Fixture> {
+    let mut all = Vec::new();
+    for folder in ["lockorder", "deadlock"] {
+        let sources = fs::read_dir(root().join(folder).join("src/bin")).expect("a folder of programs");
+        for source in sources {
+            let path = source.expect("a file").path();
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            let header = |key: &str| text.lines().find_map(|line| line.strip_prefix(&format!("//! {key}: ")));
+            all.push(Fixture {
+                folder,
+                name: path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned(),
+                expect: header("expect").expect("a header that says what to expect").to_owned(),
+                allows_possible: header("allow") == Some("possible"),
+                ends_by_itself: header("ends") == Some("by itself"),
+                marks: marks(&text),
+            });
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn marks(text: &str) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some((_, mark)) = line.rsplit_once("// ") else { continue };
+        let (role, lock) = mark.split_once(": ").map_or((mark, None), |(role, lock)| (role, Some(lock.to_owned())));
+        if matches!(role, "HELD" | "WANTED" | "WAITING" | "WRITE-LOCKED" | "NOTIFY") {
+            marks.push(Mark { line: index as u32 + 1, role: role.to_lowercase(), lock });
+        }
+    }
+    marks
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for fixture in fixtures() {
+        for (profile, folder) in PROFILES {
+            let fixture = fixture.clone();
+            let name = format!("{}::{}::{profile}", fixture.folder, fixture.name);
+            trials.push(Trial::test(name, move || check(&fixture, profile, folder)));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Builds both packages, once per test run and profile.
+fn build(profile: &str) -> Result<(), String> {
+    fs::create_dir_all(target()).map_err(|error| error.to_string())?;
+    let lock = File::create(target().join(format!("locks-{profile}.lock"))).map_err(|error| error.to_string())?;
+    lock.lock().map_err(|error| error.to_string())?;
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let stamp = target().join(format!("locks-{profile}.built"));
+    if fs::read_to_string(&stamp).is_ok_and(|built| built == run) {
+        return Ok(());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--bins", "-p", "lockorder", "-p", "deadlock", "--profile", profile])
+        .arg("--manifest-path")
+        .arg(root().join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target())
+        .status()
+        .map_err(|error| error.to_string())?;
+    if !status.success() {
+        return Err(format!("the fixtures could not be built: {status}"));
+    }
+    fs::write(&stamp, run).map_err(|error| error.to_string())
+}
+
+fn check(fixture: &Fixture, profile: &str, folder: &str) -> Result<(), Failed> {
+    build(profile)?;
+    let out = target().join("out").join(format!("{}-{profile}", fixture.name));
+    let _ = fs::remove_dir_all(&out);
+    fs::create_dir_all(target().join("out")).map_err(|error| error.to_string())?;
+    // A clean program outlives the limit, so that ending it would be seen.
+    let hang_after = if fixture.expect == "clean" { "2s" } else { "1s" };
+    let errors = target().join("out").join(format!("{}-{profile}.stderr", fixture.name));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_conprof"))
+        .args(["run", "--hang-after", hang_after, "--out"])
+        .arg(&out)
+        .arg("--")
+        .arg(target().join(folder).join(&fixture.name))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&errors).map_err(|error| error.to_string())?)
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().map_err(|error| error.to_string())? {
+            Some(status) => break status,
+            None if start.elapsed() > LIMIT => {
+                let _ = child.kill();
+                return Err("it did not end in time".into());
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let said = fs::read_to_string(&errors).unwrap_or_default();
+    let report = fs::read_to_string(out.join("report.json")).map_err(|error| format!("{error}\n{said}"))?;
+    let report: Report = serde_json::from_str(&report).map_err(|error| error.to_string())?;
+    verdict(fixture, status.code(), &report, &said).map_err(|why| format!("{why}\n{said}").into())
+}
+
+/// The kinds that these tests are about; races in the same programs are the business of others.
+fn is_about_locks(finding: &Finding) -> bool {
+    use conprof::report::Kind::{Deadlock, LockOrderInversion, LostWakeup};
+    matches!(finding.kind, Deadlock | LostWakeup | LockOrderInversion)
+}
+
+fn verdict(fixture: &Fixture, code: Option<i32>, report: &Report, said: &str) -> Result<(), String> {
+    let found: Vec<&Finding> = report.findings.iter().filter(|finding| is_about_locks(finding)).collect();
+    let titles = || found.iter().map(|f| format!("{:?} {:?}: {}", f.confidence, f.kind, f.title)).collect::<Vec<_>>();
+    let gating: Vec<&&Finding> = found.iter().filter(|finding| finding.gating).collect();
+    if fixture.expect == "clean" {
+        let unwanted = if fixture.allows_possible { gating.len() } else { found.len() };
+        if unwanted > 0 {
+            return Err(format!("nothing was to be found: {:?}", titles()));
+        }
+        // 66 for a race would be another test's failure; a signal would be conprof's ending it.
+        return if matches!(code, Some(0 | 66)) { Ok(()) } else { Err(format!("it ended with {code:?}")) };
+    }
+    let [finding] = gating[..] else { return Err(format!("one gating finding was to be found: {:?}", titles())) };
+    let kind = serde_json::to_string(&finding.kind).map_err(|error| error.to_string())?;
+    if kind.trim_matches('"') != fixture.expect {
+        return Err(format!("it is a {kind}"));
+    }
+    if code != Some(66) {
+        return Err(format!("it ended with {code:?}"));
+    }
+    for mark in &fixture.marks {
+        let suffix = format!("{}.rs", fixture.name);
+        let marked = finding.stacks.iter().any(|stack| {
+            stack.role == mark.role
+                && mark.lock.as_ref().is_none_or(|lock| stack.lock.as_ref().is_some_and(|l| l.name == *lock))
+                && stack.frames.iter().any(|frame| frame.line == mark.line && frame.file.ends_with(&suffix))
+        });
+        if !marked {
+            return Err(format!("no stack has {mark:?}: {:?}", titles()));
+        }
+    }
+    if finding.fix.is_empty() || finding.stacks.iter().any(|stack| stack.thread.is_none()) {
+        return Err("a fix, and a thread for each stack, were to be given".to_owned());
+    }
+    let is_hang = fixture.expect != "lock-order-inversion";
+    if is_hang && finding.kind == conprof::report::Kind::Deadlock && !said.contains("error[deadlock]") {
+        return Err("a deadlock is said in full".to_owned());
+    }
+    let exit = report.processes.first().and_then(|process| process.exit);
+    let was_ended = matches!(exit, Some(conprof::report::Exit::Signal(_)));
+    if was_ended == (fixture.ends_by_itself || !is_hang) {
+        return Err(format!("it ended so: {exit:?}"));
+    }
+    Ok(())
+}
