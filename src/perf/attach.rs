@@ -6,7 +6,7 @@ use perf_event::{Builder, Clock, SampleFlag, Sampler};
 use std::io;
 
 /// Samples per second of CPU time, by default. A prime, so as not to march in step with the program's own timers.
-pub const DEFAULT_RATE_HZ: u32 = 199;
+pub const DEFAULT_RATE_HZ: u32 = 97;
 
 /// Bytes of stack copied with each sample, so the deepest stack that is followed to its bottom. A multiple of 8
 /// below 65,536, the limit of a record.

@@ -61,7 +61,8 @@ fn waiting_for_jobs_is_idle() {
     let contention = run.folded("contention");
     assert!(time_in(&idle, "wait_for_job") > 100_000_000, "{}", idle.to_text());
     assert!(time_in(&idle, "[waits for a thread's end]") > 0, "{}", idle.to_text());
-    assert_eq!(time_in(&contention, "wait_for_job"), 0, "{}", contention.to_text());
+    // The channel's own lock may be waited for, briefly.
+    assert!(time_in(&contention, "wait_for_job") < time_in(&idle, "wait_for_job") / 20, "{}", contention.to_text());
     assert!(contention.total() < idle.total() / 20, "{}", contention.to_text());
 }
 
