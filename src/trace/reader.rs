@@ -5,6 +5,8 @@ use crate::wire::VERSION;
 use crate::wire::locks::{LiveRow, LockRow, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -93,6 +95,8 @@ pub struct Recording {
     file: File,
     tables: [TablePlace; TABLE_COUNT],
     config: u32,
+    /// Blocks of the file that single rows were read from, since the header was last read.
+    blocks: RefCell<HashMap<u64, Box<[u8]>>>,
 }
 
 /// Length of a row of each table, in bytes; 1 for numbers that are no table.
@@ -150,7 +154,7 @@ impl Recording {
             let room = file_len.saturating_sub(offset) / ROW_SIZES[index];
             *place = TablePlace { offset, capacity: capacity.min(room) };
         }
-        Ok(Recording { file, tables, config: at!(header, offset_of!(Header, config), u32) })
+        Ok(Recording { file, tables, config: at!(header, offset_of!(Header, config), u32), blocks: RefCell::default() })
     }
 
     /// `CONFIG_*` bits that the run was started with.
@@ -162,6 +166,8 @@ impl Recording {
     pub fn header(&self) -> Result<HeaderView, TraceError> {
         let mut bytes = [0u8; size_of::<Header>()];
         self.file.read_exact_at(&mut bytes, 0)?;
+        // What is counted from now on may lie in blocks that were read before it was written.
+        self.blocks.borrow_mut().clear();
         let mut counts = [0; TABLE_COUNT];
         let mut dropped = [0; TABLE_COUNT];
         for index in 0..TABLE_COUNT {
@@ -194,8 +200,31 @@ impl Recording {
             return None;
         }
         let mut bytes = vec![0u8; R::SIZE];
-        self.file.read_exact_at(&mut bytes, place.offset.checked_add(index * R::SIZE as u64)?).ok()?;
+        self.read_cached(place.offset.checked_add(index * R::SIZE as u64)?, &mut bytes)?;
         Some(R::decode(&bytes))
+    }
+
+    /// Fills `bytes` from the file by way of the blocks read so far: chains of nodes share most of their rows.
+    fn read_cached(&self, mut offset: u64, mut bytes: &mut [u8]) -> Option<()> {
+        const BLOCK: u64 = 4096;
+        let mut blocks = self.blocks.borrow_mut();
+        while !bytes.is_empty() {
+            let block = offset / BLOCK;
+            if let std::collections::hash_map::Entry::Vacant(entry) = blocks.entry(block) {
+                let mut contents = vec![0u8; BLOCK as usize];
+                let read = self.file.read_at(&mut contents, block.checked_mul(BLOCK)?).ok()?;
+                contents.truncate(read);
+                entry.insert(contents.into_boxed_slice());
+            }
+            let start = (offset % BLOCK) as usize;
+            let available = blocks.get(&block)?.get(start..).filter(|rest| !rest.is_empty())?;
+            let count = available.len().min(bytes.len());
+            let (now, rest) = bytes.split_at_mut(count);
+            now.copy_from_slice(&available[..count]);
+            bytes = rest;
+            offset = offset.checked_add(count as u64)?;
+        }
+        Some(())
     }
 
     /// Calls `visit` with the rows `from..to` and their indices, until it returns false or a row can't be read.

@@ -1,5 +1,6 @@
 //! The command line from outside: exit statuses, signals, refusals, the result folder, transparency.
 
+mod hostile_recording;
 mod out_dir;
 mod outcome;
 mod program;
