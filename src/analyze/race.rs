@@ -5,7 +5,7 @@ use super::fingerprint::{fingerprint, normalised};
 use super::sides::{Context, SIDE_WRITE};
 use crate::elf::Avma;
 use crate::report::place::primary;
-use crate::report::{Confidence, Finding, Kind, Location, SeenIn};
+use crate::report::{Confidence, Finding, Kind, Location, SeenIn, Stack};
 use crate::wire::plan::{FLAG_NO_RACES, FLAG_SYNC_SITE_LOST};
 use crate::wire::recording::*;
 use crate::wire::site::SiteFlags;
@@ -138,7 +138,8 @@ fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts) -> (Conf
 
 /// Adds a finding to a list in which each fingerprint occurs once.
 pub(super) fn merge(into: &mut Vec<Finding>, from: Finding) {
-    let Some(known) = into.iter_mut().find(|known| known.id == from.id) else {
+    let same = |known: &&mut Finding| known.id == from.id || is_part_of(known, &from) || is_part_of(&from, known);
+    let Some(known) = into.iter_mut().find(same) else {
         into.push(from);
         return;
     };
@@ -152,4 +153,14 @@ pub(super) fn merge(into: &mut Vec<Finding>, from: Finding) {
         *known = from;
     }
     known.count = count;
+}
+
+/// Whether `partial`, one of whose stacks is lost, is the race of `whole` seen with less: on the same memory, with a side at the same place.
+fn is_part_of(partial: &Finding, whole: &Finding) -> bool {
+    let (lost, kept): (Vec<&Stack>, Vec<&Stack>) = partial.stacks.iter().take(2).partition(|s| s.frames.is_empty());
+    let ([_], [kept]) = (&lost[..], &kept[..]) else { return false };
+    let memory = |finding: &Finding| finding.location.as_ref().map(identity);
+    memory(partial) == memory(whole)
+        && whole.stacks.iter().take(2).all(|side| !side.frames.is_empty())
+        && whole.stacks.iter().take(2).any(|side| side.frames.first() == kept.frames.first())
 }

@@ -69,6 +69,7 @@ int main(int argc, char **argv) {
     pthread_join(threads[i], &result);
     sum += (uint64_t)result;
   }
+  while (handled <= 5) usleep(500);
   memset(&every, 0, sizeof every);
   setitimer(ITIMER_REAL, &every, 0);
   setitimer(ITIMER_PROF, &every, 0);
