@@ -17,6 +17,7 @@ use super::liveness::index_of;
 use super::{FunctionCopy, Text};
 use crate::scan::{Function, ModuleScan};
 use crate::wire::plan::PlanPatch;
+use iced_x86::{FlowControl, Instruction};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Plans the patches of all copied functions; the result is ascending and does not overlap.
@@ -75,6 +76,7 @@ fn write(svma: u64, jump: &Jump, text: &Text<'_>, em: &Emitter) -> Option<PlanPa
 /// A function's original bytes and what may be done with them.
 struct Ground<'a> {
     function: &'a Function,
+    copy: &'a FunctionCopy,
     start: u64,
     /// One past the last byte that may be written: padding after the function included.
     end: u64,
@@ -90,7 +92,7 @@ struct Ground<'a> {
 }
 
 impl<'a> Ground<'a> {
-    fn new(function: &'a Function, copy: &FunctionCopy, limit: u64, text: &Text<'_>) -> Ground<'a> {
+    fn new(function: &'a Function, copy: &'a FunctionCopy, limit: u64, text: &Text<'_>) -> Ground<'a> {
         let start = function.start.0;
         let mut points = BTreeMap::new();
         let mut calls = Vec::new();
@@ -122,6 +124,7 @@ impl<'a> Ground<'a> {
         let end = function.end.0 + padding;
         Ground {
             function,
+            copy,
             start,
             end,
             points,
@@ -180,7 +183,11 @@ impl<'a> Ground<'a> {
                 self.native.push(point);
             }
         }
-        if !careful && !self.native.is_empty() {
+        if careful {
+            self.leave_native_code(&barriers);
+            return true;
+        }
+        if !self.native.is_empty() {
             return false;
         }
         for (point, offset) in rest {
@@ -202,6 +209,31 @@ impl<'a> Ground<'a> {
             }
         }
         true
+    }
+
+    /// Follows what runs natively from the points that stayed, and patches the first places on the way that have room.
+    fn leave_native_code(&mut self, barriers: &BTreeSet<u64>) {
+        let mut work = self.native.clone();
+        let mut seen = BTreeSet::new();
+        while let Some(at) = work.pop() {
+            if self.patches.contains_key(&at) || !seen.insert(at) {
+                continue;
+            }
+            let Some(index) = index_of(self.function, at) else { continue };
+            let instruction = &self.function.instructions[index];
+            if is_call(instruction) {
+                continue;
+            }
+            let clear = barriers.range(at + 1..at + 5).next().is_none();
+            if let Some(offset) = self.copy.label(at).filter(|_| clear && self.is_free(at, 5)) {
+                let from = (at - self.start) as usize;
+                self.used[from..from + 5].fill(true);
+                self.patches.insert(at, Jump::Near(offset));
+                self.near += 1;
+                continue;
+            }
+            work.extend(successors(instruction));
+        }
     }
 
     fn is_free(&self, at: u64, len: u64) -> bool {
@@ -232,11 +264,16 @@ impl<'a> Ground<'a> {
             if is_call(instruction) {
                 continue;
             }
-            work.extend(branch_target(instruction));
-            use iced_x86::FlowControl::{IndirectBranch, Return, UnconditionalBranch};
-            if !matches!(instruction.flow_control(), IndirectBranch | Return | UnconditionalBranch) {
-                work.push(instruction.next_ip());
-            }
+            work.extend(successors(instruction));
         }
     }
+}
+
+/// Where control may go from an instruction that is no call.
+fn successors(instruction: &Instruction) -> impl Iterator<Item = u64> {
+    let ends = matches!(
+        instruction.flow_control(),
+        FlowControl::IndirectBranch | FlowControl::Return | FlowControl::UnconditionalBranch
+    );
+    branch_target(instruction).into_iter().chain((!ends).then(|| instruction.next_ip()))
 }
