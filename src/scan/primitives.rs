@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(of("unlock", std), Some((Some(Operation::UnlockExclusive), Type::StdMutex)));
         assert_eq!(of("lock_contended", std), None);
         assert_eq!(of("lock", "/home/me/src/mutex.rs"), None);
-        let parking_lot = "/root/.cargo/registry/src/index/parking_lot-0.12.3/src/raw_mutex.rs";
+        let parking_lot = "/home/me/.cargo/registry/src/index/parking_lot-0.12.3/src/raw_mutex.rs";
         assert_eq!(of("lock", parking_lot), Some((Some(Operation::LockExclusive), Type::ParkingLotMutex)));
         assert_eq!(of("lock", "raw_mutex.rs"), None);
     }
