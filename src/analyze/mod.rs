@@ -19,4 +19,5 @@ mod sides;
 
 pub use locks::recorded::Task;
 pub use profile::{add_samples, generated_code};
+pub(crate) use race::join;
 pub use session::{Ending, Session, WaitsNow};

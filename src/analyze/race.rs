@@ -138,29 +138,144 @@ fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts) -> (Conf
 
 /// Adds a finding to a list in which each fingerprint occurs once.
 pub(super) fn merge(into: &mut Vec<Finding>, from: Finding) {
-    let same = |known: &&mut Finding| known.id == from.id || is_part_of(known, &from) || is_part_of(&from, known);
-    let Some(known) = into.iter_mut().find(same) else {
-        into.push(from);
-        return;
-    };
-    // The better witness is shown: surer, with more of its stacks, with a write against a write last.
-    let quality = |finding: &Finding| {
-        let stacks = finding.stacks.iter().filter(|stack| !stack.frames.is_empty()).count();
-        (finding.confidence, stacks)
-    };
-    let count = known.count + from.count;
-    if quality(&from) > quality(known) {
-        *known = from;
+    join(into, from, |known, from| {
+        // The better witness is shown: surer, with more of its stacks, with a write against a write last.
+        let quality = |finding: &Finding| {
+            let stacks = finding.stacks.iter().filter(|stack| !stack.frames.is_empty()).count();
+            (finding.confidence, stacks)
+        };
+        let count = known.count + from.count;
+        Finding { count, ..if quality(&from) > quality(&known) { from } else { known } }
+    });
+}
+
+/// Adds a finding to a list. What is in the list and has the same fingerprint, or is the same race with one of its stacks lost, is
+/// taken out and combined with it.
+///
+/// `combine` gets what was in the list and what comes. A race with a lost stack joins one race that was seen whole, and takes its place
+/// from it: what `combine` makes of the two keeps the whole one's fingerprint.
+pub(crate) fn join(into: &mut Vec<Finding>, from: Finding, combine: impl Fn(Finding, Finding) -> Finding) {
+    let mut joined = from;
+    let mut place = None;
+    let mut index = 0;
+    while index < into.len() {
+        let known = &into[index];
+        let whole = if known.id == joined.id {
+            None
+        } else if is_part_of(known, &joined) {
+            Some(false)
+        } else if is_part_of(&joined, known) {
+            Some(true)
+        } else {
+            index += 1;
+            continue;
+        };
+        let known = into.remove(index);
+        place.get_or_insert(index);
+        joined = match whole {
+            None => combine(known, joined),
+            Some(true) => combine(known.clone(), as_seen_in(&known, joined)),
+            Some(false) => combine(as_seen_in(&joined, known), joined),
+        };
     }
-    known.count = count;
+    into.insert(place.unwrap_or(into.len()), joined);
+}
+
+/// `whole` with the counts and tests of `part`, which is the same race seen with less: what is not known of the lost side can't make
+/// the finding surer, and what is accepted is the whole race.
+fn as_seen_in(whole: &Finding, part: Finding) -> Finding {
+    Finding { count: part.count, seen_in: part.seen_in, tests: part.tests, ..whole.clone() }
 }
 
 /// Whether `partial`, one of whose stacks is lost, is the race of `whole` seen with less: on the same memory, with a side at the same place.
 fn is_part_of(partial: &Finding, whole: &Finding) -> bool {
     let (lost, kept): (Vec<&Stack>, Vec<&Stack>) = partial.stacks.iter().take(2).partition(|s| s.frames.is_empty());
     let ([_], [kept]) = (&lost[..], &kept[..]) else { return false };
+    // Another process may be another build: where a module has the code does not count.
+    let place = |stack: &Stack| {
+        let frame = stack.frames.first()?;
+        Some((normalised(&frame.function), frame.file.clone(), frame.line, frame.column))
+    };
     let memory = |finding: &Finding| finding.location.as_ref().map(identity);
-    memory(partial) == memory(whole)
+    (partial.kind, whole.kind) == (Kind::DataRace, Kind::DataRace)
+        && memory(partial) == memory(whole)
         && whole.stacks.iter().take(2).all(|side| !side.frames.is_empty())
-        && whole.stacks.iter().take(2).any(|side| side.frames.first() == kept.frames.first())
+        && whole.stacks.iter().take(2).any(|side| place(side) == place(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Frame;
+
+    fn side(function: &str, line: u32, module: &str) -> Stack {
+        let frame = Frame {
+            function: function.into(),
+            file: "src/lib.rs".into(),
+            line,
+            module: module.into(),
+            ..Frame::default()
+        };
+        Stack { role: "write".into(), frames: vec![frame], ..Stack::default() }
+    }
+
+    fn race(sides: [Stack; 2], count: u64) -> Finding {
+        let location = Location::Global {
+            name: "HITS".into(),
+            size: 8,
+            offset: 0,
+            address: "0x1000".into(),
+            file: String::new(),
+            line: 0,
+        };
+        Finding {
+            id: fingerprint("data-race", &[&sides[0].frames, &sides[1].frames], &identity(&location)),
+            kind: Kind::DataRace,
+            confidence: Confidence::Confirmed,
+            gating: false,
+            suppressed: false,
+            baseline: false,
+            seen_in: SeenIn { k: 1, n: 1 },
+            title: String::new(),
+            fix: String::new(),
+            count,
+            tests: Vec::new(),
+            stacks: sides.to_vec(),
+            waits_for: Vec::new(),
+            location: Some(location),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_race_with_a_lost_stack_joins_the_whole_one_in_any_order() {
+        let lost = Stack { role: "write".into(), ..Stack::default() };
+        let whole = Finding {
+            confidence: Confidence::Likely,
+            ..race([side("add", 5, "target/debug/a"), side("take", 9, "target/debug/a")], 1)
+        };
+        let parts = [
+            race([side("add", 5, "target/debug/b"), lost.clone()], 10),
+            race([lost.clone(), side("take", 9, "target/debug/b")], 100),
+        ];
+        let other = race([side("add", 5, "target/debug/a"), side("give", 20, "target/debug/a")], 1000);
+        let all = [whole.clone(), parts[0].clone(), parts[1].clone()];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut into = Vec::new();
+            for at in order {
+                merge(&mut into, all[at].clone());
+            }
+            merge(&mut into, other.clone());
+            assert_eq!(into.len(), 2, "{order:?}");
+            assert_eq!((&into[0].id, into[0].count), (&whole.id, 111), "{order:?}");
+            assert_eq!(into[0].confidence, Confidence::Likely, "a lost side makes nothing surer: {order:?}");
+        }
+        let mut alone = Vec::new();
+        parts.iter().for_each(|part| merge(&mut alone, part.clone()));
+        assert_eq!(alone.len(), 2, "two that were seen in part may be two");
+        let unlike = race([side("add", 6, "target/debug/b"), lost], 1);
+        merge(&mut alone, whole);
+        merge(&mut alone, unlike);
+        assert_eq!(alone.len(), 2, "another line is another race");
+    }
 }

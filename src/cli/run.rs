@@ -284,7 +284,7 @@ impl One<'_> {
             Some(planned) => {
                 let recording = launch::create_recording(&recording_path, &self.recording_options(planned))
                     .map_err(|error| self.no_recording(&error))?;
-                launch::prepare(planned.plan.as_deref(), Some(recording))
+                launch::prepare(planned.plan.as_ref(), Some(recording))
             }
             None => launch::prepare(None, None),
         }
@@ -318,11 +318,12 @@ impl One<'_> {
         let mut report = watcher.report(Some(exit), outcome.duration);
         watcher.pictures(&mut report, Some(exit), outcome.duration);
         if self.planned.is_some() {
-            // Not every file system can give space back.
-            let _ = launch::trim_recording(&recording_path);
-            if self.options.session.is_some() && self.options.record == Record::Findings {
-                // A session may have thousands of processes; their reports are what is merged.
+            if self.is_one_of_many() && self.options.record == Record::Findings {
+                // There may be thousands of processes; their reports are what is merged.
                 let _ = std::fs::remove_file(&recording_path);
+            } else {
+                // Not every file system can give space back.
+                let _ = launch::trim_recording(&recording_path);
             }
         }
         Ok((outcome, report, watcher.said))

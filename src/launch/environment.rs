@@ -1,5 +1,6 @@
 //! What the program is started with: descriptors and variables that the shim takes away again before `main`.
 
+use super::plan_file::PlanFile;
 use crate::wire::ENVIRONMENT_VARIABLE;
 use std::ffi::OsString;
 use std::fs::File;
@@ -25,13 +26,13 @@ pub fn has_shim() -> bool {
 }
 
 /// Prepares a start. Without a recording the program runs natively.
-pub fn prepare(plan: Option<&[u8]>, recording: Option<File>) -> io::Result<Prepared> {
+pub fn prepare(plan: Option<&PlanFile>, recording: Option<File>) -> io::Result<Prepared> {
     let mut environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let Some(recording) = recording.filter(|_| has_shim()) else {
         return Ok(Prepared { environment, inherit: Vec::new(), _files: Vec::new() });
     };
     let shim = crate::os::memory_file(c"conprof-shim", SHIM)?;
-    let plan = plan.map(|bytes| crate::os::memory_file(c"conprof-plan", bytes)).transpose()?;
+    let plan = plan.map(PlanFile::descriptor).transpose()?;
     let own_part = format!("/proc/self/fd/{}", shim.as_raw_fd());
     let mut preload = OsString::from(&own_part);
     let mut own_len = own_part.len();

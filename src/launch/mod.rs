@@ -12,6 +12,7 @@ mod environment;
 mod launchers;
 mod out_dir;
 mod plan_cache;
+mod plan_file;
 mod planner;
 mod program;
 mod recording;
@@ -21,7 +22,8 @@ mod tasks;
 
 pub use environment::{Prepared, has_shim, prepare};
 pub use out_dir::OutDir;
-pub use plan_cache::{AboutModule, Planned, Progress, obtain_plan};
+pub use plan_cache::{AboutModule, Planned, Progress, obtain_plan, read_entry};
+pub use plan_file::PlanFile;
 pub use program::{Program, replace, resolve};
 pub use recording::{RecordingOptions, create_recording, trim_recording};
 pub use refusal::Refusal;

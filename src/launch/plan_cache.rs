@@ -1,9 +1,11 @@
 //! The plan of a program, from the cache or made now.
 //!
-//! A cache entry is one file: a JSON line about the module, then the plan. Its name holds the build id and a hash of
+//! A cache entry is one file: the plan, JSON about the module, and the lengths of both. The plan comes first so that the file
+//! itself can be handed to the program. Its name holds the build id and a hash of
 //! the file's contents (a stripped copy has the same build id and another plan) and conprof's version. It appears by
 //! renaming, so it is whole or absent; a lock file beside it makes cold starts of one binary scan once.
 
+use super::plan_file::PlanFile;
 use super::planner;
 use crate::plan::Tactic;
 use crate::report::{DegradedCheck, ModuleCoverage};
@@ -11,7 +13,7 @@ use crate::wire::VERSION;
 use crate::wire::recording::SiteRow;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Told how far scanning and planning are: (done, total).
@@ -21,7 +23,7 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// The plan file; `None` where nothing is patched.
-    pub plan: Option<Vec<u8>>,
+    pub plan: Option<PlanFile>,
     /// About the module.
     pub about: AboutModule,
     /// Whether it came from the cache.
@@ -80,7 +82,7 @@ pub fn obtain_plan(image: &[u8], path: &Path, tactic: Tactic, progress: Progress
 fn make(image: &[u8], path: &Path, tactic: Tactic, progress: Progress<'_>) -> anyhow::Result<Planned> {
     let (plan, mut about) = planner::make_plan(image, tactic, progress)?;
     about.coverage.path = path.display().to_string();
-    Ok(Planned { plan, about, cached: false })
+    Ok(Planned { plan: plan.map(PlanFile::made), about, cached: false })
 }
 
 fn cache_folder() -> Option<PathBuf> {
@@ -133,25 +135,43 @@ fn content_hash(bytes: &[u8]) -> u64 {
     hash ^ (hash >> 32)
 }
 
+/// Last bytes of an entry: the lengths of the plan and of the JSON, and these.
+const ENTRY_MAGIC: &[u8; 8] = b"CONCACHE";
+const TRAILER_BYTES: usize = 24;
+
 fn load(entry: &Path, path: &Path) -> Option<Planned> {
-    let mut bytes = Vec::new();
-    File::open(entry).ok()?.read_to_end(&mut bytes).ok()?;
-    let line_end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let mut about: AboutModule = serde_json::from_slice(&bytes[..line_end]).ok()?;
+    let file = File::open(entry).ok()?;
+    let map = crate::os::map_file(&file).ok()?;
+    let (plan, mut about) = read_entry(&map)?;
     about.coverage.path = path.display().to_string();
-    let plan = bytes.split_off(line_end + 1);
-    if !plan.is_empty() && !planner::is_whole(&plan) {
+    let plan_len = plan.len();
+    let plan = (plan_len > 0).then(|| PlanFile::cached(file, map, plan_len));
+    Some(Planned { plan, about, cached: true })
+}
+
+/// An entry's plan, which may be empty, and what it says of the module; `None` where the bytes are not a whole entry.
+pub fn read_entry(entry: &[u8]) -> Option<(&[u8], AboutModule)> {
+    let (rest, trailer) = entry.split_at_checked(entry.len().checked_sub(TRAILER_BYTES)?)?;
+    let length = |at: usize| usize::try_from(u64::from_le_bytes(trailer.get(at..at + 8)?.try_into().ok()?)).ok();
+    let (plan_len, about_len) = (length(0)?, length(8)?);
+    if trailer.get(16..) != Some(&ENTRY_MAGIC[..]) || plan_len.checked_add(about_len)? != rest.len() {
         return None;
     }
-    Some(Planned { plan: (!plan.is_empty()).then_some(plan), about, cached: true })
+    let (plan, about) = rest.split_at(plan_len);
+    let whole = plan.is_empty() || planner::is_whole(plan);
+    Some((plan, serde_json::from_slice(about).ok().filter(|_| whole)?))
 }
 
 fn store(folder: &Path, key: &str, planned: &Planned) -> io::Result<()> {
     let temporary = folder.join(format!("{key}.{}.new", std::process::id()));
+    let plan = planned.plan.as_deref().unwrap_or_default();
     let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(&serde_json::to_vec(&planned.about)?)?;
-        file.write_all(b"\n")?;
-        file.write_all(planned.plan.as_deref().unwrap_or_default())
+        let about = serde_json::to_vec(&planned.about)?;
+        file.write_all(plan)?;
+        file.write_all(&about)?;
+        file.write_all(&(plan.len() as u64).to_le_bytes())?;
+        file.write_all(&(about.len() as u64).to_le_bytes())?;
+        file.write_all(ENTRY_MAGIC)
     });
     match written.and_then(|()| fs::rename(&temporary, folder.join(format!("{key}.plan")))) {
         Ok(()) => Ok(()),
@@ -179,11 +199,16 @@ mod tests {
         store(folder.path(), "k", &planned).expect("stored");
         let entry = folder.path().join("k.plan");
         assert!(load(&entry, Path::new("app")).is_some_and(|p| p.cached && p.about.coverage.path == "app"));
-        fs::write(&entry, b"{").expect("damaged");
-        assert!(load(&entry, Path::new("app")).is_none());
-        let mut bytes = serde_json::to_vec(&AboutModule::default()).expect("json");
-        bytes.extend_from_slice(b"\nCONPLAN");
+        let whole = fs::read(&entry).expect("read");
+        for len in 0..whole.len() {
+            fs::write(&entry, &whole[..len]).expect("damaged");
+            assert!(load(&entry, Path::new("app")).is_none(), "cut at {len}");
+        }
+        let mut bytes = b"CONPLAN".to_vec();
+        bytes.extend_from_slice(&whole[..whole.len() - TRAILER_BYTES]);
+        bytes.extend_from_slice(&7u64.to_le_bytes());
+        bytes.extend_from_slice(&whole[whole.len() - 16..]);
         fs::write(&entry, bytes).expect("damaged");
-        assert!(load(&entry, Path::new("app")).is_none());
+        assert!(load(&entry, Path::new("app")).is_none(), "no whole plan");
     }
 }

@@ -3,6 +3,7 @@
 //! Findings with one fingerprint become one. Thread serials mean nothing across processes, so the list of threads
 //! is left out; each stack keeps its own thread.
 
+use crate::analyze::join;
 use crate::gate::settle;
 use crate::report::place::rebase_to_root;
 use crate::report::{Coverage, Finding, LockOrder, LockSummary, Report, SCHEMA, SeenIn, SuppressionUse, Verdict};
@@ -112,33 +113,29 @@ fn merge_coverage(into: &mut Coverage, from: Coverage) {
 }
 
 fn merge_finding(into: &mut Vec<Finding>, from: Finding, relation: Relation) {
-    let Some(known) = into.iter_mut().find(|known| known.id == from.id) else {
-        into.push(from);
-        return;
-    };
-    let lost = |finding: &Finding| finding.stacks.iter().filter(|stack| stack.frames.is_empty()).count();
-    let count = known.count + from.count;
-    let seen_in = match relation {
-        Relation::Repeats => SeenIn { k: known.seen_in.k + from.seen_in.k, n: known.seen_in.n },
-        Relation::Parts => SeenIn { k: known.seen_in.k.max(from.seen_in.k), n: known.seen_in.n.max(from.seen_in.n) },
-    };
-    let gating = known.gating || from.gating;
-    let (suppressed, baseline) = (known.suppressed && from.suppressed, known.baseline && from.baseline);
-    let confidence = known.confidence.max(from.confidence);
-    let mut tests = std::mem::take(&mut known.tests);
-    tests.extend(from.tests.iter().cloned());
-    tests.sort();
-    tests.dedup();
-    if from.confidence > known.confidence || (from.confidence == known.confidence && lost(&from) < lost(known)) {
-        *known = from;
-    }
-    known.count = count;
-    known.seen_in = seen_in;
-    known.gating = gating;
-    known.suppressed = suppressed;
-    known.baseline = baseline;
-    known.confidence = confidence;
-    known.tests = tests;
+    join(into, from, |known, from| {
+        let lost = |finding: &Finding| finding.stacks.iter().filter(|stack| stack.frames.is_empty()).count();
+        let mut tests = known.tests.clone();
+        tests.extend(from.tests.iter().cloned());
+        tests.sort();
+        tests.dedup();
+        let (a, b) = (known.seen_in, from.seen_in);
+        let better =
+            from.confidence > known.confidence || (from.confidence == known.confidence && lost(&from) < lost(&known));
+        Finding {
+            count: known.count + from.count,
+            seen_in: match relation {
+                Relation::Repeats => SeenIn { k: a.k + b.k, n: a.n },
+                Relation::Parts => SeenIn { k: a.k.max(b.k), n: a.n.max(b.n) },
+            },
+            gating: known.gating || from.gating,
+            suppressed: known.suppressed && from.suppressed,
+            baseline: known.baseline && from.baseline,
+            confidence: known.confidence.max(from.confidence),
+            tests,
+            ..if better { from } else { known }
+        }
+    });
 }
 
 fn merge_lock(into: &mut Vec<LockSummary>, from: LockSummary) {

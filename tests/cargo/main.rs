@@ -1,5 +1,8 @@
 //! `cargo conprof`, and conprof as the runner of cargo and nextest, on a user's workspace with tests that race and pass.
 
+#[path = "../schema/mod.rs"]
+mod schema;
+
 use conprof::report::{Report, store};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -43,8 +46,14 @@ impl Workspace {
     }
 
     fn latest(&self) -> Report {
-        store::load(&self.path("target/conprof/latest")).expect("a report")
+        load(&self.path("target/conprof/latest"))
     }
+}
+
+/// A folder's report, which is what the published schema says.
+fn load(dir: &Path) -> Report {
+    schema::assert_valid(&std::fs::read_to_string(dir.join(store::REPORT_FILE)).expect("report.json"));
+    store::load(dir).expect("a report")
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -150,7 +159,7 @@ fn conprof_is_a_runner_for_nextest() {
     let output = workspace.command(env!("CARGO_BIN_EXE_conprof"), &words).output().expect("conprof starts");
     assert_eq!(output.status.code(), Some(66));
     assert!(stderr(&output).contains("::error file=members/counter/src/lib.rs,line="), "{}", stderr(&output));
-    let report = store::load(&merged).expect("a report");
+    let report = load(&merged);
     assert_eq!((report.processes.len(), report.findings.len()), (5, 1));
 }
 

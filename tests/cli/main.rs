@@ -6,4 +6,6 @@ mod outcome;
 mod program;
 mod refusals;
 mod report_json;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod signals;

@@ -106,14 +106,8 @@ pub fn text(bytes: &[u8]) -> String {
 /// The report of a result folder, checked against the published schema.
 pub fn report(dir: &Path) -> serde_json::Value {
     let text = std::fs::read_to_string(dir.join("report.json")).expect("report.json");
-    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let schema: serde_json::Value =
-        serde_json::from_str(include_str!("../../docs/report.schema.json")).expect("the schema is JSON");
-    let validator = jsonschema::validator_for(&schema).expect("the schema is one");
-    let errors: Vec<String> =
-        validator.iter_errors(&report).map(|e| format!("{} at {}", e, e.instance_path())).collect();
-    assert!(errors.is_empty(), "report.json and its schema disagree: {errors:#?}");
-    report
+    crate::schema::assert_valid(&text);
+    serde_json::from_str(&text).expect("JSON")
 }
 
 /// A program that echoes: arguments on stdout, a line on stderr, stdin's length, then exits with its first argument.

@@ -4,4 +4,6 @@ mod accepted;
 mod ci;
 mod config;
 mod sample;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod tsan;

@@ -6,6 +6,9 @@
 //! although some of its threads are stuck. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
 //! `// NOTIFY` must be in a stack of that role in the one finding, of the lock of that name where one is given.
 
+#[path = "../schema/mod.rs"]
+mod schema;
+
 use conprof::report::{Finding, Report};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fs::{self, File};
@@ -148,6 +151,7 @@ fn check(fixture: &Fixture, profile: &str, folder: &str) -> Result<(), Failed> {
     };
     let said = fs::read_to_string(&errors).unwrap_or_default();
     let report = fs::read_to_string(out.join("report.json")).map_err(|error| format!("{error}\n{said}"))?;
+    schema::check(&report)?;
     let report: Report = serde_json::from_str(&report).map_err(|error| error.to_string())?;
     verdict(fixture, status.code(), &report, &said).map_err(|why| format!("{why}\n{said}").into())
 }

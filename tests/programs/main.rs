@@ -5,6 +5,8 @@
 
 mod build;
 mod run;
+#[path = "../schema/mod.rs"]
+mod schema;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::{Path, PathBuf};

@@ -57,6 +57,7 @@ pub fn under_conprof(name: &str, program: &Path, arguments: &[PathBuf], limit: D
     let path = out.join("report.json");
     let text = fs::read_to_string(&path)
         .map_err(|error| format!("{}: {error}\nconprof: {}\n{}", path.display(), ended.status, ended.stderr))?;
+    crate::schema::check(&text)?;
     let report = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Outcome { ended, report })
 }

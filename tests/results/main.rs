@@ -1,5 +1,8 @@
 //! Real results of real runs: every format, acceptance, configuration, and results that travel.
 
+#[path = "../schema/mod.rs"]
+mod schema;
+
 use conprof::report::{Report, Verdict, store};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -78,7 +81,13 @@ impl Place {
         let words = [&["run", "--out", "out"], options, &["--", "./app", "secret-argument"]].concat();
         let output = self.conprof(&words);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{}", text(&output.stderr));
-        (output, store::load(&self.path("out")).expect("a report"))
+        (output, self.load("out"))
+    }
+
+    /// A folder's report, which is what the published schema says.
+    fn load(&self, folder: &str) -> Report {
+        schema::assert_valid(&self.read(&format!("{folder}/report.json")));
+        store::load(&self.path(folder)).expect("a report")
     }
 
     fn read(&self, relative: &str) -> String {
@@ -110,7 +119,6 @@ fn every_format_renders_a_real_race() {
     let (output, report) = place.run(&["--format", "text,tsan,json,sarif,junit,github"]);
     assert_eq!(output.status.code(), Some(66), "{}", text(&output.stderr));
     assert_eq!((report.verdict, report.findings.len()), (Verdict::Findings, 1));
-    assert_valid(&schema("docs/report.schema.json"), &place.read("out/report.json"));
     let sarif = assert_valid(&schema("tests/formats/sarif-schema-2.1.0.json"), &place.read("out/report.sarif"));
     let result = &sarif["runs"][0]["results"][0];
     assert_eq!(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "src/main.rs");
@@ -200,7 +208,7 @@ fn results_travel_without_program_and_sources() {
     assert!(text(&place.conprof(&["baseline", &moved]).stdout).contains(" data-race src/main.rs:8"));
     let merged = place.conprof(&["merge", "--out", "merged", "--repeats", &moved, &moved]);
     assert_eq!(merged.status.code(), Some(66), "{}", text(&merged.stderr));
-    assert_eq!(store::load(&place.path("merged")).expect("a report").findings[0].seen_in.n, 2);
+    assert_eq!(place.load("merged").findings[0].seen_in.n, 2);
     let file = Path::new(&moved).join("report.json");
     let newer = std::fs::read_to_string(&file).expect("a report").replacen("\"schema\": 1", "\"schema\": 99", 1);
     std::fs::write(&file, newer).expect("written");
@@ -230,7 +238,7 @@ fn repeats_are_merged_and_end_with_the_first_finding() {
     let repeated = |options: &[&str]| {
         let words = [&["run", "--out", "out"], options, &["--", "./app"]].concat();
         let output = place.conprof(&words);
-        (text(&output.stdout).lines().count(), store::load(&place.path("out")).expect("a report"))
+        (text(&output.stdout).lines().count(), place.load("out"))
     };
     let (runs, report) = repeated(&["--repeat", "3"]);
     let seen = report.findings[0].seen_in;

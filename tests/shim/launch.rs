@@ -88,7 +88,7 @@ pub fn with_plan(program: &Path, arguments: &[&str]) -> (Outcome, HeaderView) {
     let image = fs::read(program).expect("the program can be read");
     let planned = launch::obtain_plan(&image, program, conprof::plan::Tactic::Races, &|_, _| {})
         .expect("the program can be planned");
-    let plan = planned.plan.as_deref().expect("there is a plan");
+    let plan = planned.plan.as_ref().expect("there is a plan");
     run(program, arguments, Some(plan))
 }
 
@@ -98,7 +98,7 @@ pub fn without_plan(program: &Path, arguments: &[&str]) -> (Outcome, HeaderView)
 }
 
 /// Runs a program with the shim and the given plan.
-pub fn run(program: &Path, arguments: &[&str], plan: Option<&[u8]>) -> (Outcome, HeaderView) {
+pub fn run(program: &Path, arguments: &[&str], plan: Option<&launch::PlanFile>) -> (Outcome, HeaderView) {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let path = folder.path().join("recording");
     let options = launch::RecordingOptions {

@@ -4,4 +4,6 @@ mod browser;
 mod export;
 mod perf;
 mod program;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod truth;

@@ -83,7 +83,9 @@ impl Run {
     }
 
     pub fn report(&self) -> Report {
-        serde_json::from_str(&self.text("report.json")).expect("a report")
+        let text = self.text("report.json");
+        crate::schema::assert_valid(&text);
+        serde_json::from_str(&text).expect("a report")
     }
 
     /// What the program measured itself, in nanoseconds.
