@@ -30,7 +30,7 @@ pub(super) fn classify_all(
     for (function, classified) in functions.iter_mut().zip(found) {
         function.sites = classified.sites;
         function.frame_escapes = classified.frame_escapes;
-        if classified.opaque && function.policy == Policy::Instrument && !is_backtrace_code(&function.symbol) {
+        if classified.opaque && function.policy == Policy::Instrument && !is_toolchain_code(function) {
             function.policy = Policy::Opaque;
         }
         tally.add(function, &classified.skipped);
@@ -38,10 +38,19 @@ pub(super) fn classify_all(
     tally
 }
 
-/// Crates that std's backtraces are made of: precompiled without debuginfo, without atomics, without shared data.
-fn is_backtrace_code(symbol: &str) -> bool {
+/// Precompiled code of the Rust toolchain that has no debuginfo: the crates that std's backtraces are made of, and what they share with
+/// user code (`str::find`). It has no atomics but locked ones, and ordering every caller of it would hide races.
+fn is_toolchain_code(function: &Function) -> bool {
     const CRATES: &[&str] = &["14rustc_demangle", "11miniz_oxide", "6adler2", "5gimli", "9addr2line", "6object4read"];
-    (symbol.starts_with("_R") || symbol.starts_with("_ZN")) && CRATES.iter().any(|name| symbol.contains(name))
+    let symbol = &function.symbol;
+    if !symbol.starts_with("_R") && !symbol.starts_with("_ZN") {
+        return false;
+    }
+    let path = format!("{:#}", rustc_demangle::demangle(symbol));
+    let path = path.trim_start_matches('<');
+    let in_library = ["core::", "alloc::", "std::"].iter().any(|library| path.starts_with(library));
+    CRATES.iter().any(|name| symbol.contains(name))
+        || in_library && !function.instructions.iter().any(iced_x86::Instruction::has_lock_prefix)
 }
 
 #[derive(Default)]
