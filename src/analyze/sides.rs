@@ -86,8 +86,11 @@ impl Context<'_> {
         let lost = match (frames.is_empty(), access) {
             (false, _) => String::new(),
             (true, Some(_)) => "the instruction is not in the recording".to_string(),
-            (true, None) => {
+            (true, None) if self.ran_out_of_rows() => {
                 "the recording ran out of room for accesses; a larger --max-recording keeps more".to_string()
+            }
+            (true, None) => {
+                "both accesses took place at the same moment, and what was noted of this one is overwritten".to_string()
             }
         };
         let locks_held = access.map_or_else(Vec::new, |row| self.locks(row.lock_set));
@@ -100,6 +103,11 @@ impl Context<'_> {
             frames,
             lost,
         }
+    }
+
+    /// Whether the table of accesses was too small.
+    fn ran_out_of_rows(&self) -> bool {
+        self.recording.header().is_ok_and(|header| header.dropped[Table::Accesses as usize] > 0)
     }
 
     fn locks(&mut self, lock_set: u32) -> Vec<LockRef> {

@@ -68,6 +68,8 @@ pub struct Conflict {
     pub previous_reads: bool,
     /// Who made the earlier access.
     pub previous_id: AccessId,
+    /// The word of the granule that it is in.
+    pub previous_word: u8,
     /// `previous_id` may be that of another access of the same thread and epoch to the same granule.
     pub inexact: bool,
     /// The bytes both touch.
@@ -111,6 +113,21 @@ impl Accessor<'_> {
 
 /// The bit of the ids word that admits a neighbouring id.
 const INEXACT: u64 = 1 << 63;
+
+/// Ids to be stored, and the bits of the word that they are.
+#[derive(Clone, Copy)]
+struct Ids {
+    value: u64,
+    changed: u64,
+}
+
+impl Ids {
+    /// The bits of the id of the given word.
+    #[inline(always)]
+    const fn of(word: usize) -> u64 {
+        0x1f_ffff << (AccessId::BITS * word as u32)
+    }
+}
 
 /// The three cells as read once.
 type Words = [Cell; 3];
@@ -226,15 +243,9 @@ impl Granule {
         ]
     }
 
-    fn id(&self, word: usize) -> AccessId {
+    /// Who made the access in the given word.
+    pub fn id(&self, word: usize) -> AccessId {
         AccessId::new(((self.ids.load(Ordering::Relaxed) >> (AccessId::BITS * word as u32)) & 0x1f_ffff) as u32)
-    }
-
-    /// The ids with one replaced.
-    #[inline(always)]
-    const fn with_id(ids: u64, word: usize, id: u64) -> u64 {
-        let shift = AccessId::BITS * word as u32;
-        (ids & !(0x1f_ffff << shift)) | (id << shift)
     }
 
     /// Whether the access at hand conflicts with the cell in the given word.
@@ -252,7 +263,7 @@ impl Granule {
         let cell = pick(words, word);
         let reads = word == 1 || (word == 2 && cell.is_read());
         let mut overlap = cell.mask() & current.mask();
-        let mut id = self.id(word);
+        let (mut id, mut id_word) = (self.id(word), word);
         let mut inexact = self.ids.load(Ordering::Relaxed) & INEXACT != 0;
         // A summary's id is that of its last access; the third word, where it is part of one, is exact.
         let third = words[2];
@@ -260,10 +271,18 @@ impl Granule {
         let exact = third.same_owner(summary) && third.mask() & !summary.mask() == 0;
         if exact && third.same_owner(cell) && third.is_read() == reads && third.mask() & overlap != 0 {
             overlap &= third.mask();
-            id = self.id(2);
+            (id, id_word) = (self.id(2), 2);
             inexact = false;
         }
-        Conflict { current, previous: cell, previous_reads: reads, previous_id: id, inexact, overlap }
+        Conflict {
+            current,
+            previous: cell,
+            previous_reads: reads,
+            previous_id: id,
+            previous_word: id_word as u8,
+            inexact,
+            overlap,
+        }
     }
 
     #[inline(always)]
@@ -294,12 +313,21 @@ impl Granule {
         if kind != Kind::Free && by.covers(words[0], mask) || kind == Kind::Read && by.covers(words[1], mask) {
             return Checked::Done;
         }
-        let race = self.find_race(by, &words, mask, kind);
         // A concurrent reader beside another one keeps what it has, without storing again.
-        if kind == Kind::Read && by.covers(words[2], mask) && !by.is_ordered(words[1]) && race.is_none() {
+        if kind == Kind::Read
+            && by.covers(words[2], mask)
+            && !by.is_ordered(words[1])
+            && self.find_race(by, &words, mask, kind).is_none()
+        {
             return Checked::Done;
         }
         let id = id().number() as u64;
+        // Finding the id may have taken long (a page of the recording comes into use); another thread may have been here.
+        let words = self.words();
+        if words[0].0 & SYNC_TAG != 0 {
+            return Checked::Tagged(words[0].0 as u32);
+        }
+        let race = self.find_race(by, &words, mask, kind);
         let raced = self.store(by, words, mask, kind, id, stored);
         match (race, raced) {
             (_, Stored::Tagged(object)) => Checked::Tagged(object),
@@ -317,12 +345,14 @@ impl Granule {
             // The commonest case: fresh memory.
             let word = usize::from(kind == Kind::Read);
             let new = if kind == Kind::Free { Cell(new.0 | FREED) } else { new };
-            return self.put(by, [w, r, x], word, new, id << (AccessId::BITS * word as u32), mask, kind, stored);
+            let ids = Ids { value: id << (AccessId::BITS * word as u32), changed: Ids::of(word) | INEXACT };
+            return self.put(by, [w, r, x], word, new, ids, mask, kind, stored);
         }
         if kind == Kind::Free {
             self.cells[1].store(0, Ordering::Relaxed);
             self.cells[2].store(0, Ordering::Relaxed);
-            return self.put(by, [w, Cell::EMPTY, Cell::EMPTY], 0, Cell(new.0 | FREED), id, mask, kind, stored);
+            let ids = Ids { value: id, changed: u64::MAX };
+            return self.put(by, [w, Cell::EMPTY, Cell::EMPTY], 0, Cell(new.0 | FREED), ids, mask, kind, stored);
         }
         let writes = kind.writes();
         let word = usize::from(!writes);
@@ -383,16 +413,20 @@ impl Granule {
         if third != x {
             self.cells[2].store(third.0, Ordering::Relaxed);
         }
-        let mut new_ids = Granule::with_id(Granule::with_id(ids, word, id), 2, third_id) & !INEXACT;
+        let mut value = (id << (AccessId::BITS * word as u32)) | (third_id << (2 * AccessId::BITS));
         if inexact && !(primary.mask() == mask && pick(&seen, 1 - word).is_empty() && third.is_empty()) {
-            new_ids |= INEXACT;
+            value |= INEXACT;
         }
         let expected = [w, Cell(self.cells[1].load(Ordering::Relaxed)), third];
-        self.put(by, expected, word, primary, new_ids, mask, kind, stored)
+        let third_changed = if third == x { 0 } else { Ids::of(2) };
+        let ids = Ids { value, changed: Ids::of(word) | third_changed | INEXACT };
+        self.put(by, expected, word, primary, ids, mask, kind, stored)
     }
 
-    /// Stores ids and the cell of one word, and looks at the other words again: two accesses at the same moment do not
-    /// miss each other.
+    /// Stores the cell of one word and what changes of the ids, and looks at the other words again: two accesses at the same
+    /// moment do not miss each other.
+    ///
+    /// The ids come after the cell, so that an access that comes too late for the first word finds the other's id there still.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn put(
@@ -401,20 +435,20 @@ impl Granule {
         expected: Words,
         word: usize,
         cell: Cell,
-        ids: u64,
+        ids: Ids,
         mask: u8,
         kind: Kind,
         stored: &mut bool,
     ) -> Stored {
         *stored = true;
-        self.ids.store(ids, Ordering::Relaxed);
         if word == 0 {
             if self.cells[0].compare_exchange(expected[0].0, cell.0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-                return self.put_head_slow(by, cell, mask, kind);
+                return self.put_head_slow(by, cell, ids, mask, kind);
             }
         } else {
             self.cells[1].swap(cell.0, Ordering::SeqCst);
         }
+        self.set_ids(ids);
         let now = self.words();
         let others_same = if word == 0 { now[1] == expected[1] } else { now[0] == expected[0] };
         if others_same && now[2] == expected[2] {
@@ -423,10 +457,17 @@ impl Granule {
         self.recheck(by, &now, mask, kind)
     }
 
+    /// Changes some ids. No instruction that locks: an id stored between the load and the store is lost (a lost stack).
+    #[inline(always)]
+    fn set_ids(&self, ids: Ids) {
+        let now = self.ids.load(Ordering::Relaxed);
+        self.ids.store((now & !ids.changed) | (ids.value & ids.changed), Ordering::Relaxed);
+    }
+
     /// The first word changed under the access: tries again, bounded; gives way to a tag.
     #[cold]
     #[inline(never)]
-    fn put_head_slow(&self, by: &Accessor<'_>, cell: Cell, mask: u8, kind: Kind) -> Stored {
+    fn put_head_slow(&self, by: &Accessor<'_>, cell: Cell, ids: Ids, mask: u8, kind: Kind) -> Stored {
         let mut raced = Stored::Done;
         for _ in 0..16 {
             let now = self.words();
@@ -436,6 +477,7 @@ impl Granule {
                 Stored::Race(conflict) => raced = Stored::Race(conflict),
             }
             if self.cells[0].compare_exchange(now[0].0, cell.0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                self.set_ids(ids);
                 break;
             }
         }

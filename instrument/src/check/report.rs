@@ -18,6 +18,9 @@ const PAIRS: usize = 8192;
 /// Places looked at for a pair.
 const PROBES: usize = 64;
 
+/// Times that an id which can't be the earlier access's is read again.
+const ID_SPINS: u32 = 100;
+
 /// [`SideRow::flags`]: the access writes.
 const WRITE: u32 = 1;
 /// [`SideRow::flags`]: the access frees.
@@ -41,7 +44,8 @@ static KNOWN: SpinLock<[Pair; PAIRS]> = SpinLock::new([Pair { key: 0, row: 0 }; 
 #[inline(never)]
 pub fn race(state: &mut ThreadState, id: AccessId, conflict: &Conflict, granule: usize, mask: u8, kind: Kind) {
     let current = access_row(id);
-    let previous = access_row(conflict.previous_id).filter(|row| is_of(row, conflict));
+    let previous_id = earlier_id(conflict, granule);
+    let previous = access_row(previous_id).filter(|row| is_of(row, conflict));
     let benign = |row: &Option<AccessRow>| {
         row.is_some_and(|row| row.site != NO_SITE && plan::site(row.site).flags().has(SiteFlags::BENIGN))
     };
@@ -107,7 +111,7 @@ pub fn race(state: &mut ThreadState, id: AccessId, conflict: &Conflict, granule:
         current: side(state.serial, place(current, id), mask, current_flags, conflict.current.epoch().0),
         previous: side(
             detector.owner_of(conflict.previous),
-            place(previous, conflict.previous_id),
+            place(previous, previous_id),
             conflict.previous.mask(),
             previous_flags,
             conflict.previous.epoch().0,
@@ -125,6 +129,20 @@ pub fn race(state: &mut ThreadState, id: AccessId, conflict: &Conflict, granule:
     {
         *pair = Pair { key, row: index + 1 };
     }
+}
+
+/// The id of the earlier access. It is stored just after its cell, so it may have to be waited for.
+fn earlier_id(conflict: &Conflict, granule: usize) -> AccessId {
+    let is_right = |id: AccessId| access_row(id).is_some_and(|row| is_of(&row, conflict));
+    let mut id = conflict.previous_id;
+    for _ in 0..ID_SPINS {
+        if is_right(id) {
+            return id;
+        }
+        core::hint::spin_loop();
+        id = memory::detector().granule(granule).id(usize::from(conflict.previous_word));
+    }
+    conflict.previous_id
 }
 
 fn access_row(id: AccessId) -> Option<AccessRow> {
