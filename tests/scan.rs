@@ -217,6 +217,10 @@ fn missing_debuginfo_is_said_with_its_cure() {
     let symbols = scan(&compile(folder.path(), "symbols", &["-O", "-Cdebuginfo=0", "-Cstrip=debuginfo"]));
     assert_eq!(symbols.debuginfo, Debuginfo::SymbolsOnly);
     assert!(symbols.degraded[0].cure.contains("CARGO_PROFILE_RELEASE_DEBUG=line-tables-only"));
+    // std's own debuginfo, and that of the crates it is built from, says nothing about the program.
+    let unstripped = scan(&compile(folder.path(), "unstripped", &["-O", "-Cdebuginfo=0", "-Cstrip=none"]));
+    assert_eq!(unstripped.debuginfo, Debuginfo::SymbolsOnly);
+    assert_eq!(unstripped.degraded.len(), 1, "{:?}", unstripped.degraded);
     let stripped = scan(&compile(folder.path(), "stripped", &["-O", "-Cstrip=symbols"]));
     assert_eq!(stripped.debuginfo, Debuginfo::Stripped);
     assert!(stripped.degraded[0].cure.contains("CARGO_PROFILE_RELEASE_STRIP=none"));

@@ -12,15 +12,17 @@ use crate::wire::site::SiteFlags;
 
 /// What is known of the whole run that bears on every race's confidence.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RunFacts {
+pub(super) struct RunFacts<'a> {
     /// `FLAG_*` of the plan.
     pub(super) plan_flags: u64,
     /// Sync objects that could not be allocated.
     pub(super) sync_objects_lost: u64,
+    /// Why the scan can't vouch for what it says of accesses, where it can't.
+    pub(super) doubt: Option<&'a str>,
 }
 
 /// The finding for a row; `None` for a kind this version does not know.
-pub(super) fn finding(context: &mut Context<'_>, row: &FindingRow, facts: RunFacts) -> Option<Finding> {
+pub(super) fn finding(context: &mut Context<'_>, row: &FindingRow, facts: RunFacts<'_>) -> Option<Finding> {
     if row.kind != FindingKind::DataRace as u32 {
         return None;
     }
@@ -98,7 +100,7 @@ fn identity(location: &Location) -> String {
     }
 }
 
-fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts) -> (Confidence, Vec<String>) {
+fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts<'_>) -> (Confidence, Vec<String>) {
     let mut confidence = Confidence::Confirmed;
     let mut notes = Vec::new();
     let mut lower = |to: Confidence, why: &str| {
@@ -129,7 +131,9 @@ fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts) -> (Conf
             "only possible: a synchronising instruction of the program could not be instrumented",
         );
     }
-    if facts.plan_flags & FLAG_NO_RACES != 0 {
+    if let Some(doubt) = facts.doubt {
+        lower(Confidence::Possible, &format!("only possible: {doubt}"));
+    } else if facts.plan_flags & FLAG_NO_RACES != 0 {
         lower(Confidence::Possible, "only possible: without debuginfo atomic accesses can't be told from plain ones");
     }
     notes.dedup();

@@ -80,8 +80,11 @@ impl Session {
     /// The findings in rows `from..to`, merged by fingerprint.
     pub fn findings(&mut self, from: u64, to: u64) -> Result<Vec<Finding>, TraceError> {
         let header = self.refresh()?;
-        let facts =
-            RunFacts { plan_flags: self.run.plan_flags, sync_objects_lost: header.counter(Counter::SyncObjectsLost) };
+        let facts = RunFacts {
+            plan_flags: self.run.plan_flags,
+            sync_objects_lost: header.counter(Counter::SyncObjectsLost),
+            doubt: self.run.degraded.iter().find(|check| check.check == "races").map(|check| check.reason.as_str()),
+        };
         let rows: Vec<FindingRow> = self.recording.collect(from, to.min(header.counts[Table::Findings as usize]));
         let mut context = Context {
             recording: &self.recording,
@@ -288,6 +291,7 @@ impl Session {
         asked
             && (header.phase < Phase::Running as u32
                 || self.run.plan_flags & crate::wire::plan::FLAG_NO_RACES != 0
+                || self.run.degraded.iter().any(|check| check.check == "races")
                 || failed.into_iter().any(|what| header.is_degraded(what)))
     }
 

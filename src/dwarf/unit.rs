@@ -36,9 +36,11 @@ pub struct UnitKind<'s> {
 }
 
 impl UnitKind<'_> {
-    /// Part of the Rust toolchain's own libraries.
+    /// Part of the Rust toolchain's own libraries, or of the crates that std is built from (`/rust/deps/memchr-2.7.6`).
     pub fn is_toolchain(&self) -> bool {
-        self.directory.starts_with(b"/rustc/") || self.name.starts_with(b"/rustc/")
+        [&b"/rustc/"[..], b"/rust/deps/"]
+            .iter()
+            .any(|root| self.directory.starts_with(root) || self.name.starts_with(root))
     }
 
     /// First nine digits of the commit in a rustc producer (`rustc version 1.95.0 (59807616e 2026-04-14)`).

@@ -117,8 +117,10 @@ pub fn summary(report: &Report, place: &str, style: Style) -> String {
         let _ = writeln!(text, "  report: {place}");
     }
     if report.verdict == Verdict::Incomplete || is_incomplete(report) {
-        let cure = report.coverage.degraded.iter().map(|check| check.cure.as_str()).find(|cure| !cure.is_empty());
-        let line = format!("INCOMPLETE: races NOT checked: {}", cure.unwrap_or("see the reasons above"));
+        let cured = report.coverage.degraded.iter().find(|check| !check.cure.is_empty());
+        let (check, cure) =
+            cured.map_or(("races", "see the reasons above"), |check| (check.check.as_str(), check.cure.as_str()));
+        let line = format!("INCOMPLETE: {check} NOT checked: {cure}");
         let _ = writeln!(text, "{}", style.paint(Paint::Warning, &line));
     }
     text

@@ -1,5 +1,6 @@
 //! The command line from outside: exit statuses, signals, refusals, the result folder, transparency.
 
+mod builds;
 mod hostile_recording;
 mod out_dir;
 mod outcome;
@@ -9,3 +10,4 @@ mod report_json;
 #[path = "../schema/mod.rs"]
 mod schema;
 mod signals;
+mod trouble;

@@ -13,9 +13,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A source file's text as a program with full debuginfo, compiled once.
 pub fn rust(name: &str, source: &str) -> PathBuf {
+    rust_as(name, source, &["-g", "-Cdebug-assertions=off"])
+}
+
+/// The same, built with these arguments.
+pub fn rust_as(name: &str, source: &str, arguments: &[&str]) -> PathBuf {
     compile(name, "rs", source, |source, program| {
         let mut command = Command::new("rustc");
-        command.args(["--edition=2024", "-g", "-Cdebug-assertions=off", "-o"]).arg(program).arg(source);
+        command.arg("--edition=2024").args(arguments).arg("-o").arg(program).arg(source);
         command
     })
 }
