@@ -9,7 +9,7 @@
 //! Direction of error: as for the detector's own same-epoch rule (FastTrack, section 3), none. A thread that nobody wrapped
 //! and that inherited another's gs may take that one's cells for its own, and so miss an access.
 
-use crate::stubs::access;
+use crate::stubs;
 use conprof_wire::state::{CELL_READ, GRANULE_MASK, KEY, SHADOW_BASE};
 use core::arch::naked_asm;
 
@@ -17,8 +17,8 @@ use core::arch::naked_asm;
 const ADDRESS: usize = 48;
 
 macro_rules! covered {
-    ($name:ident, $last_start:literal, $mask:literal, read $($cell:literal)*) => {
-        covered!(@ $name, $last_start, $mask, concat!($(
+    ($name:ident, $rest:path, $last_start:literal, $mask:literal, read $($cell:literal)*) => {
+        covered!(@ $name, $rest, $last_start, $mask, concat!($(
             "mov rcx, gs:[{key}]\n",
             "xor rcx, [rax+", $cell, "]\n",
             "test rcx, rdx\n",
@@ -26,15 +26,15 @@ macro_rules! covered {
             "btr rdx, 9\n",
         )*));
     };
-    ($name:ident, $last_start:literal, $mask:literal, write $($cell:literal)*) => {
-        covered!(@ $name, $last_start, $mask, concat!($(
+    ($name:ident, $rest:path, $last_start:literal, $mask:literal, write $($cell:literal)*) => {
+        covered!(@ $name, $rest, $last_start, $mask, concat!($(
             "mov rcx, gs:[{key}]\n",
             "xor rcx, [rax+", $cell, "]\n",
             "test rcx, rdx\n",
             "jz 2f\n",
         )*));
     };
-    (@ $name:ident, $last_start:literal, $mask:literal, $compare:expr) => {
+    (@ $name:ident, $rest:path, $last_start:literal, $mask:literal, $compare:expr) => {
         /// A data stub; see [`conprof_wire::entry`].
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name() {
@@ -67,7 +67,7 @@ macro_rules! covered {
                 "pop rdx",
                 "pop rcx",
                 "pop rax",
-                "jmp {access}",
+                "jmp {rest}",
                 "2:",
                 "pop rax",
                 "add al, 0x7f",
@@ -80,7 +80,7 @@ macro_rules! covered {
                 mask = const GRANULE_MASK,
                 base = const SHADOW_BASE,
                 key = const KEY,
-                access = sym access,
+                rest = sym $rest,
             )
         }
     };
@@ -88,11 +88,11 @@ macro_rules! covered {
 
 const _: () = assert!(CELL_READ == 1 << 9, "the bit that the extra cell of a read may have");
 
-covered!(read_1, 7, 0x1, read 8 0 16);
-covered!(read_2, 6, 0x3, read 8 0 16);
-covered!(read_4, 4, 0xf, read 8 0 16);
-covered!(read_8, 0, 0xff, read 8 0 16);
-covered!(write_1, 7, 0x1, write 0 16);
-covered!(write_2, 6, 0x3, write 0 16);
-covered!(write_4, 4, 0xf, write 0 16);
-covered!(write_8, 0, 0xff, write 0 16);
+covered!(read_1, stubs::read_1, 7, 0x1, read 8 0 16);
+covered!(read_2, stubs::read_2, 6, 0x3, read 8 0 16);
+covered!(read_4, stubs::read_4, 4, 0xf, read 8 0 16);
+covered!(read_8, stubs::read_8, 0, 0xff, read 8 0 16);
+covered!(write_1, stubs::write_1, 7, 0x1, write 0 16);
+covered!(write_2, stubs::write_2, 6, 0x3, write 0 16);
+covered!(write_4, stubs::write_4, 4, 0xf, write 0 16);
+covered!(write_8, stubs::write_8, 0, 0xff, write 0 16);

@@ -141,6 +141,14 @@ const SP_WITHOUT_ADDRESS: usize = size_of::<Saved>() - 8 + RED_ZONE;
 const SP_OF_ENTRY: usize = size_of::<Saved>() - 16;
 
 stub!(access, handle_access, pops 16, sp SP_WITH_ADDRESS);
+stub!(read_1, handle_small::<1, false>, pops 16, sp SP_WITH_ADDRESS);
+stub!(read_2, handle_small::<2, false>, pops 16, sp SP_WITH_ADDRESS);
+stub!(read_4, handle_small::<4, false>, pops 16, sp SP_WITH_ADDRESS);
+stub!(read_8, handle_small::<8, false>, pops 16, sp SP_WITH_ADDRESS);
+stub!(write_1, handle_small::<1, true>, pops 16, sp SP_WITH_ADDRESS);
+stub!(write_2, handle_small::<2, true>, pops 16, sp SP_WITH_ADDRESS);
+stub!(write_4, handle_small::<4, true>, pops 16, sp SP_WITH_ADDRESS);
+stub!(write_8, handle_small::<8, true>, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_before, handle_atomic_before, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_after, handle_atomic_after, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_acquired, handle_lock_acquired, pops 16, sp SP_WITH_ADDRESS);
@@ -376,6 +384,27 @@ macro_rules! handler {
 }
 
 handler!(handle_access, |state, saved| check::access(state, saved.address as usize, saved.site as u32));
+/// A plain access of `SIZE` bytes: the common cases here, the others as any access.
+unsafe extern "C" fn handle_small<const SIZE: usize, const WRITES: bool>(
+    state: *mut ThreadState,
+    saved: *const Saved,
+    sp: u64,
+) {
+    // SAFETY: called by a stub, with this thread's state and the block that the stub saved; the guard is set.
+    unsafe {
+        if record::process_is_ours() {
+            let state = &mut *state;
+            state.guest_sp = sp;
+            if sp.wrapping_sub(state.gs.stack_low) < state.gs.stack_len
+                && check::access_common::<SIZE, WRITES>(state, (*saved).address as usize, (*saved).site as u32)
+            {
+                return;
+            }
+        }
+        handle_access(state, saved, sp);
+    }
+}
+
 handler!(handle_atomic_before, |state, saved| {
     lock::atomic_before(state, saved.address as usize, saved.site as u32);
     check::atomic_before(state, saved.address as usize, saved.site as u32);

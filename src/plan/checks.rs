@@ -56,9 +56,13 @@ pub(crate) struct Cold {
     back: u32,
     instruction: Instruction,
     scratch: Gpr,
+    /// A second register for the check, where the access is wide.
+    other: Gpr,
     spilled: bool,
     entry: Entry,
     site: u32,
+    reads: bool,
+    size: usize,
 }
 
 /// What is known at an instruction.
@@ -70,6 +74,8 @@ pub(crate) struct Context {
     pub after: Set,
     /// Registers it reads or writes.
     pub touches: Set,
+    /// Registers it writes.
+    pub writes: Set,
 }
 
 impl Context {
@@ -144,6 +150,13 @@ fn shifted(instruction: &Instruction, rsp_offset: u32) -> Instruction {
 /// The operand's address modulo 8 where it is known at planning time.
 fn known_alignment(instruction: &Instruction, is_pie_page_aligned: bool) -> Option<u64> {
     (is_pie_page_aligned && instruction.is_ip_rel_memory_operand()).then(|| instruction.ip_rel_memory_address() & 7)
+}
+
+/// What must be equal in the cell of an access whose bytes within the granule are known: all but the mask's other bits.
+fn known_bytes(instruction: &Instruction, size: usize) -> Option<i32> {
+    let low = known_alignment(instruction, true).filter(|low| size < 8 && low + size as u64 <= 8)?;
+    let bytes = (((1u32 << size) - 1) << low) as u8;
+    Some((0xffff_ff00u32 | u32::from(bytes)) as i32)
 }
 
 fn plain_entry(class: Class, size: usize) -> Entry {
@@ -285,9 +298,8 @@ pub(crate) fn plain(
     } else {
         em.mem_op(0x8b, s, s, cell as i8);
         em.gs_op(0x33, s, KEY);
-        if let Some(low) = known_alignment(instruction, true).filter(|low| size < 8 && low + size as u64 <= 8) {
-            let bytes = (((1u32 << size) - 1) << low) as u8;
-            em.test_imm(s, (0xffff_ff00u32 | u32::from(bytes)) as i32);
+        if let Some(bytes) = known_bytes(instruction, size) {
+            em.test_imm(s, bytes);
         }
         holes.push(em.jcc_forward(5));
     }
@@ -303,7 +315,18 @@ pub(crate) fn plain(
         em.map(svma, 0);
     }
     for hole in holes {
-        cold.push(Cold { hole, back, instruction: *instruction, scratch: s, spilled, entry, site });
+        cold.push(Cold {
+            hole,
+            back,
+            instruction: *instruction,
+            scratch: s,
+            other: t,
+            spilled,
+            entry,
+            site,
+            reads: !class.writes(),
+            size,
+        });
     }
     Ok(())
 }
@@ -331,12 +354,49 @@ pub(crate) fn write_cold(em: &mut Emitter, cold: Vec<Cold>) {
         em.map(svma, offset);
         // The operand was encoded the same way in the inline part, so this cannot fail here.
         let _ = lea(em, &part.instruction, part.scratch, offset);
+        if part.reads {
+            covered_by_write(em, &part);
+            let _ = lea(em, &part.instruction, part.scratch, offset);
+        }
         if part.spilled {
             push_arguments_and_call(em, svma, part.scratch, part.entry, part.site, offset);
         } else {
             push_and_call(em, svma, part.scratch, part.entry, part.site, 0);
         }
         em.jmp_to(part.back);
+    }
+}
+
+/// What the thread wrote in this epoch it may read: jumps back where the cells say so.
+fn covered_by_write(em: &mut Emitter, part: &Cold) {
+    let s = part.scratch;
+    shadow_of(em, s);
+    if part.entry != Entry::Access {
+        em.mem_op(0x8b, s, s, 0);
+        em.gs_op(0x33, s, KEY);
+        if let Some(bytes) = known_bytes(&part.instruction, part.size) {
+            em.test_imm(s, bytes);
+        }
+        em.jcc_to(4, part.back);
+        return;
+    }
+    let t = part.other;
+    em.gs_op(0x8b, t, KEY);
+    let mut holes = Vec::new();
+    for granule in 0..part.size / 8 {
+        if granule == 4 {
+            em.raw(&[0x48 | s.0 >> 3, 0x83, 0xe8 | s.0 & 7, 0x80]);
+        }
+        let at = 32 * (granule as i32 % 4);
+        em.mem_op(0x3b, t, s, at as i8);
+        let written = em.jcc_forward(4);
+        em.mem_op(0x3b, t, s, (at + 8) as i8);
+        holes.push(em.jcc_forward(5));
+        em.fill_here(written);
+    }
+    em.jmp_to(part.back);
+    for hole in holes {
+        em.fill_here(hole);
     }
 }
 
@@ -370,7 +430,8 @@ pub(crate) fn synchronising(
     if released {
         call_with_address(em, instruction, context, Entry::LockReleased, site)?;
     }
-    if class.writes() && orders {
+    // A lock that is known publishes nothing by being taken.
+    if class.writes() && orders && !lock.is_some_and(Operation::takes) {
         if always || !context.flags_dead_before() {
             call_with_address(em, instruction, context, Entry::AtomicBefore, site)?;
         } else {
@@ -379,6 +440,7 @@ pub(crate) fn synchronising(
     }
     let orders_after = orders && class.reads() && !packed.flags().has(SiteFlags::ORDERS_NOTHING);
     let needs_after = orders_after || acquired;
+    let filtered = unknown && context.after & FLAGS == 0;
     if !needs_after {
         copy(em)?;
         em.map(svma, 0);
@@ -388,8 +450,11 @@ pub(crate) fn synchronising(
         Some(s) => {
             lea(em, instruction, s, 0)?;
             copy(em)?;
-            if orders_after {
-                after(em, svma, s, site, unknown && context.after & FLAGS == 0);
+            if orders_after && filtered {
+                after_filtered(em, instruction, context, s, site)?;
+            } else if orders_after {
+                em.map(svma, 0);
+                push_and_call(em, svma, s, Entry::AtomicAfter, site, 0);
             }
             if acquired {
                 let failed = em.jcc_forward(5);
@@ -409,7 +474,11 @@ pub(crate) fn synchronising(
             let next = instruction.next_ip();
             em.map(next, SPILL_OFFSET);
             if orders_after {
+                let plain = filtered.then(|| skip_unless_sync_object(em, next, s, SPILL_OFFSET));
                 push_arguments_and_call(em, next, s, Entry::AtomicAfter, site, SPILL_OFFSET);
+                if let Some(plain) = plain {
+                    em.fill_here(plain);
+                }
             }
             if acquired {
                 let failed = em.jcc_forward(5);
@@ -436,29 +505,58 @@ pub(crate) fn jump(
     call_with_address(em, instruction, context, Entry::AtomicAfter, site)
 }
 
-/// Acquires after a load whose address is in `s`; `filtered` where flags may be lost and only a granule with
-/// a sync object matters.
-fn after(em: &mut Emitter, svma: u64, s: Gpr, site: u32, filtered: bool) {
+/// Acquires after a load whose address is in `s`, if its granule has a sync object. Flags are lost.
+fn after_filtered(
+    em: &mut Emitter,
+    instruction: &Instruction,
+    context: &Context,
+    s: Gpr,
+    site: u32,
+) -> Result<(), Unchecked> {
+    let svma = instruction.ip();
+    let operand = bit(instruction.memory_base()) | bit(instruction.memory_index());
     em.map(svma, 0);
-    if !filtered {
+    if operand & context.writes == 0 {
+        // The operand still names the address, so `s` need not keep it.
+        let skip = jump_unless_sync_object(em, s);
+        lea(em, instruction, s, 0)?;
         push_and_call(em, svma, s, Entry::AtomicAfter, site, 0);
-        return;
+        em.fill_here(skip);
+        return Ok(());
     }
-    // `bt qword [shadow], 63` needs the address afterwards: keep it on the stack.
     em.skip_red_zone();
-    em.map(svma, 128);
-    em.push(s);
-    em.map(svma, 136);
-    shadow_of(em, s);
-    em.mem_op(0x8b, s, s, 0);
-    em.raw(&[0x48 | (s.0 >> 3) | (s.0 >> 3) << 2, 0x85, 0xc0 | (s.0 & 7) << 3 | s.0 & 7]);
-    em.pop(s);
-    em.map(svma, 128);
+    let skip = skip_unless_sync_object(em, svma, s, 128);
+    push_arguments_and_call(em, svma, s, Entry::AtomicAfter, site, 128);
+    em.fill_here(skip);
     em.unskip_red_zone();
     em.map(svma, 0);
-    let skip = em.jcc_forward(9);
-    push_and_call(em, svma, s, Entry::AtomicAfter, site, 0);
-    em.fill_here(skip);
+    Ok(())
+}
+
+/// As [`jump_unless_sync_object`], with `s` kept on the stack, `rsp` being lower by `offset` already.
+fn skip_unless_sync_object(em: &mut Emitter, svma: u64, s: Gpr, offset: u32) -> Hole {
+    em.map(svma, offset);
+    em.push(s);
+    em.map(svma, offset + 8);
+    shadow_of(em, s);
+    em.mem_op(0x8b, s, s, 0);
+    test_self(em, s);
+    em.pop(s);
+    em.map(svma, offset);
+    em.jcc_forward(9)
+}
+
+/// Jumps if the granule of the address in `s` has no sync object; `s` and flags are lost.
+fn jump_unless_sync_object(em: &mut Emitter, s: Gpr) -> Hole {
+    shadow_of(em, s);
+    em.mem_op(0x8b, s, s, 0);
+    test_self(em, s);
+    em.jcc_forward(9)
+}
+
+/// `test s, s`
+fn test_self(em: &mut Emitter, s: Gpr) {
+    em.raw(&[0x48 | (s.0 >> 3) | (s.0 >> 3) << 2, 0x85, 0xc0 | (s.0 & 7) << 3 | s.0 & 7]);
 }
 
 /// Releases before an unknown store, if its granule has a sync object.
@@ -467,10 +565,7 @@ fn if_sync_object(em: &mut Emitter, instruction: &Instruction, context: &Context
         return call_with_address(em, instruction, context, Entry::AtomicBefore, site);
     };
     lea(em, instruction, s, 0)?;
-    shadow_of(em, s);
-    em.mem_op(0x8b, s, s, 0);
-    em.raw(&[0x48 | (s.0 >> 3) | (s.0 >> 3) << 2, 0x85, 0xc0 | (s.0 & 7) << 3 | s.0 & 7]);
-    let skip = em.jcc_forward(9);
+    let skip = jump_unless_sync_object(em, s);
     call_with_address(em, instruction, context, Entry::AtomicBefore, site)?;
     em.fill_here(skip);
     Ok(())

@@ -93,6 +93,7 @@ pub(crate) fn copy_function(
             before: live.before[index],
             after: if falls_to_next { live.before[index + 1] } else { u32::MAX },
             touches: live.effects[index].touches,
+            writes: live.effects[index].writes,
         };
         while function.sites.get(site_index).is_some_and(|s| s.pc.0 < pc) {
             site_index += 1;

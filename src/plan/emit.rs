@@ -230,6 +230,12 @@ impl Emitter {
         self.fill(hole, offset);
     }
 
+    /// `jcc rel32` to an offset already written.
+    pub(crate) fn jcc_to(&mut self, condition: u8, offset: u32) {
+        let hole = self.jcc_forward(condition);
+        self.fill(hole, offset);
+    }
+
     /// `jmp rel32` to an original address; to the entry of its copy where it has one and `through_copy`.
     pub(crate) fn jmp_original(&mut self, svma: u64, through_copy: bool) {
         self.raw(&[0xe9]);

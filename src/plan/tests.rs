@@ -28,7 +28,7 @@ fn listing(em: &Emitter) -> Vec<String> {
 fn plain(bytes: &[u8], class: Class, size: u16, before: u32) -> Vec<String> {
     let mut em = Emitter::new(-0x2000_0000);
     let instruction = decode(bytes, 0x1000);
-    let context = Context { before, after: u32::MAX, touches: 0 };
+    let context = Context { before, after: u32::MAX, touches: 0, writes: 0 };
     let mut cold = Vec::new();
     let packed = PackedSite::new(class, Order::Unknown, SiteFlags::default(), size);
     checks::plain(&mut em, &instruction, &context, packed, &mut cold).expect("a check");
@@ -94,7 +94,7 @@ fn an_atomic_load_that_destroys_its_address_keeps_it_in_another_register() {
     let bytes = [0x48, 0x8b, 0x00];
     let mut em = Emitter::new(-0x2000_0000);
     let instruction = decode(&bytes, 0x1000);
-    let context = Context { before: ALL & !2, after: ALL & !2, touches: 1 };
+    let context = Context { before: ALL & !2, after: ALL & !2, touches: 1, writes: 1 };
     let packed = PackedSite::new(Class::AtomicLoad, Order::Acquire, SiteFlags::default(), 8);
     checks::synchronising(&mut em, &instruction, &context, packed, None, true, &mut |em| {
         em.raw(&bytes);

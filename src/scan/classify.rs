@@ -4,7 +4,7 @@ use super::access::{Access, access_of};
 use super::catalogue::Locks;
 use super::constants::ReadOnlyBases;
 use super::dataflow::Dataflow;
-use super::frame::Frame;
+use super::frame::{Frame, Spills};
 use super::meaning::Meanings;
 use super::model::{Function, Policy, Site, Tally};
 use crate::elf::{Image, Svma};
@@ -162,13 +162,24 @@ fn classify(
     demote_spills(&mut result.sites, &atomics);
     result.opaque = meanings.sufficient && uncovered > 0;
     if result.sites.iter().any(|site| site.class == Class::UnknownStore) && *synchronises {
+        let spills = frame.spills(&function.instructions);
         for site in &mut result.sites {
-            if site.class == Class::UnknownStore && matches!(site.size, 1 | 2 | 4 | 8) {
+            if site.class == Class::UnknownStore
+                && matches!(site.size, 1 | 2 | 4 | 8)
+                && !is_spill(function, &frame, spills.as_ref(), site)
+            {
                 site.flags.0 |= SiteFlags::RELEASE_ALWAYS;
             }
         }
     }
     result
+}
+
+/// Whether an unknown store only puts a register aside: it orders nothing then, unless the address is known as an atomic's.
+fn is_spill(function: &Function, frame: &Frame, spills: Option<&Spills>, site: &Site) -> bool {
+    let Some(spills) = spills.filter(|_| site.flags.has(SiteFlags::STACK)) else { return false };
+    let index = function.instructions.binary_search_by_key(&site.pc.0, |instruction| instruction.ip());
+    index.is_ok_and(|index| spills.holds(frame, index, &function.instructions[index], site.size))
 }
 
 fn is_unknown(class: Class) -> bool {

@@ -60,7 +60,29 @@ impl Frame {
             return false;
         }
         let offset = layout.offset(index, instruction);
-        offset.is_some_and(|offset| offset + i64::from(size) <= layout.lowest_shared)
+        let lowest_shared = layout.taken.first().copied().unwrap_or(i64::MAX);
+        offset.is_some_and(|offset| offset + i64::from(size) <= lowest_shared)
+    }
+
+    /// The slots that look like spills; `None` where the stack pointer can't be followed.
+    pub fn spills(&self, instructions: &[Instruction]) -> Option<Spills> {
+        let layout = self.layout.as_ref()?;
+        let mut accesses = Vec::new();
+        for (index, instruction) in instructions.iter().enumerate().filter(|(_, i)| self.holds_operand_of(i)) {
+            if instruction.mnemonic() == Mnemonic::Lea {
+                continue;
+            }
+            // What the size or the place of isn't known may be anywhere.
+            let size = instruction.memory_size().size() as i64;
+            let offset = layout.offset(index, instruction);
+            match (offset, size, instruction.memory_index()) {
+                (Some(offset), 1.., Register::None) => accesses.push((offset, size)),
+                _ => return None,
+            }
+        }
+        accesses.sort_unstable();
+        accesses.dedup();
+        Some(Spills { accesses, taken: layout.taken.clone() })
     }
 }
 
@@ -71,14 +93,39 @@ struct Layout {
     stack_pointer: Vec<Option<i64>>,
     /// `rbp` once it is the frame pointer.
     frame_pointer: Option<i64>,
-    /// Lowest address of the frame that is copied.
-    lowest_shared: i64,
+    /// Addresses into the frame that are copied, lowest first.
+    taken: Vec<i64>,
+}
+
+/// Which slots of a frame look like the register allocator's: used as a whole only, and nobody takes their address.
+///
+/// Direction of error: a field of an object whose address is taken further down may look so, too.
+#[derive(Debug)]
+pub(super) struct Spills {
+    /// Offset and size of every direct access.
+    accesses: Vec<(i64, i64)>,
+    taken: Vec<i64>,
+}
+
+impl Spills {
+    /// Whether the frame operand of the instruction, the `index`th, of `size` bytes, is such a slot.
+    pub fn holds(&self, frame: &Frame, index: usize, instruction: &Instruction, size: u16) -> bool {
+        let Some(layout) = &frame.layout else { return false };
+        let Some(start) = layout.offset(index, instruction) else { return false };
+        let size = i64::from(size);
+        let end = start + size;
+        // No operand of a single access is longer than 64 bytes.
+        let from = self.accesses.partition_point(|&(other, _)| other < start - 64);
+        let mut near = self.accesses[from..].iter().take_while(|&&(other, _)| other < end);
+        !self.taken.iter().any(|taken| (start..end).contains(taken))
+            && near.all(|&(other, len)| other + len <= start || (other, len) == (start, size))
+    }
 }
 
 impl Layout {
     fn of(instructions: &[Instruction], targets: &[u64], rbp_is_frame: bool) -> Option<Layout> {
         let mut layout =
-            Layout { stack_pointer: vec![None; instructions.len()], frame_pointer: None, lowest_shared: i64::MAX };
+            Layout { stack_pointer: vec![None; instructions.len()], frame_pointer: None, taken: Vec::new() };
         layout.follow(instructions, 0, 0)?;
         // Landing pads and table entries are reached with the stack pointer of the calls and jumps that lead there.
         let index_of = |address: u64| instructions.binary_search_by_key(&address, |i| i.ip()).ok();
@@ -103,8 +150,9 @@ impl Layout {
                 },
                 _ => None,
             };
-            layout.lowest_shared = layout.lowest_shared.min(offset?);
+            layout.taken.push(offset?);
         }
+        layout.taken.sort_unstable();
         Some(layout)
     }
 

@@ -133,7 +133,7 @@ fn main() {
     measure("clean of memory that is clean, a granule", GRANULES, |_| {
         detector.clean(data, GRANULES * 8, &mut runtime);
     });
-    let rmw = Semantics { atomic: true, creates: true, releases: true, acquires: true };
+    let rmw = Semantics { atomic: true, creates: true, releases: true, acquires: true, opens: false };
     measure("read-modify-write of one thread, before and after", 256, |_| {
         for index in 0..256 {
             let address = black_box(lock + 64 + 8 * index);

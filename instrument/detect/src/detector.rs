@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::cell::{AccessId, Cell, FREED, SLOT_COUNT};
 use super::clock::ClockPool;
-use super::granule::{Accessor, Checked, Conflict, Granule, Kind};
+use super::granule::{Accessor, Checked, Common, Conflict, Granule, Kind, READ_ROW};
 use super::lock::SpinLock;
 use super::sync::SyncObject;
 use super::thread::Thread;
@@ -42,7 +42,7 @@ pub struct Memory {
 
 /// What the detector asks of its caller, for one operation of one thread.
 pub trait Runtime {
-    /// Who makes the access at hand. Called at most once an access, without a lock held.
+    /// Who makes the access at hand: the same answer for the whole operation. Called without a lock held.
     fn access_id(&mut self) -> AccessId;
     /// A race was found: the access at hand, of `kind`, and `conflict.previous`, both to the granule at `granule`.
     /// Called without a lock held.
@@ -102,6 +102,8 @@ pub struct Semantics {
     pub releases: bool,
     /// It acquires, after the instruction.
     pub acquires: bool,
+    /// Its release may leave the thread's epoch open: more order than there is, which costs nothing where it is none.
+    pub opens: bool,
 }
 
 /// Numbers that the caller may want to tell.
@@ -189,6 +191,12 @@ impl Detector {
         self.recording.load(Ordering::Relaxed) != 0
     }
 
+    /// [`Memory::granule_mask`].
+    #[inline(always)]
+    pub fn granule_mask(&self) -> usize {
+        self.memory.granule_mask
+    }
+
     /// The address within the shadowed window, rounded down to a granule.
     #[inline(always)]
     pub(super) fn window(&self, address: usize) -> usize {
@@ -219,11 +227,62 @@ impl Detector {
         }
         let (mut at, mut left) = (address, size);
         while left != 0 {
+            if kind == Kind::Read && left >= 16 && at & 7 == 0 {
+                let done = 8 * self.read_row(thread, at, left / 8, runtime);
+                at = at.wrapping_add(done);
+                left -= done;
+                if left == 0 {
+                    break;
+                }
+            }
             let (mask, here) = part(at, left);
             self.access_granule(thread, at, mask, kind, runtime);
             at = at.wrapping_add(here);
             left -= here;
         }
+    }
+
+    /// The common cases of [`access`](Detector::access), for an access within one granule; `false` where nothing was done.
+    ///
+    /// `mask` are its bytes.
+    #[inline(always)]
+    pub fn access_common(
+        &self,
+        thread: &mut Thread,
+        address: usize,
+        mask: u8,
+        writes: bool,
+        id: impl FnOnce() -> AccessId,
+    ) -> Common {
+        if thread.pending != 0 || !thread.is_started() || self.is_recording() {
+            return Common::Other;
+        }
+        let by = Accessor { key: thread.key, clock: &thread.clock, random: 0 };
+        self.granule(address).check_common(&by, mask, writes, id, &mut thread.dirty)
+    }
+
+    /// Reads of up to `granules` whole granules from `address` on, the common cases only; says how many were done.
+    #[inline(always)]
+    fn read_row<R: Runtime>(&self, thread: &mut Thread, address: usize, granules: usize, runtime: &mut R) -> usize {
+        let mut done = 0;
+        while done < granules {
+            let want = READ_ROW.min(granules - done);
+            let start = address.wrapping_add(8 * done);
+            // A row must not wrap around the shadowed window.
+            if self.window(start) + 8 * want > self.memory.granule_mask {
+                return done;
+            }
+            let by = Accessor { key: thread.key, clock: &thread.clock, random: 0 };
+            // SAFETY: granules at neighbouring addresses of the window are neighbours in the shadow, which is mapped; all their
+            // fields are atomic.
+            let row = unsafe { core::slice::from_raw_parts(self.granule(start), want) };
+            let here = Granule::read_row(&by, row, &mut || runtime.access_id(), &mut thread.dirty);
+            done += here;
+            if here < want {
+                break;
+            }
+        }
+        done
     }
 
     #[inline(always)]
@@ -257,7 +316,7 @@ impl Detector {
                 if object.is_unit(mask) {
                     self.counts.atomic_address.fetch_add(1, Ordering::Relaxed);
                     if kind.writes() {
-                        self.release_into(thread, index, object, runtime);
+                        self.release_into(thread, index, object, false, runtime);
                     }
                     settle_later = kind.reads();
                 } else {
@@ -319,6 +378,9 @@ impl Detector {
             return;
         }
         self.each_part(address, size, |at, mask| {
+            if what.opens && self.is_published(thread, at) {
+                return;
+            }
             let Some((index, object)) = self.lock_or_make_object_at(at, what.atomic || what.creates, runtime) else {
                 return;
             };
@@ -331,7 +393,7 @@ impl Detector {
                 if what.acquires {
                     self.acquire_from(thread, index, object, runtime);
                 }
-                self.release_into(thread, index, object, runtime);
+                self.release_into(thread, index, object, !what.atomic && what.opens, runtime);
             }
             object.lock.unlock();
         });
@@ -379,6 +441,21 @@ impl Detector {
             && object.granule.load(Ordering::Relaxed) == self.window(address) as u64 + 1
     }
 
+    /// Whether the thread released into the object at an address in its present epoch, with the clock that it has now. No lock is
+    /// needed: whoever releases into the object meanwhile keeps what was released before.
+    #[inline(always)]
+    fn is_published(&self, thread: &Thread, address: usize) -> bool {
+        if !thread.published || self.is_recording() {
+            return false;
+        }
+        let Some(object) = self.granule(address).object().and_then(|index| self.object(index)) else { return false };
+        object.slot.load(Ordering::Acquire) == thread.slot().index() as u32
+            && object.epoch.load(Ordering::Relaxed) == thread.key.epoch().0
+            && object.base.load(Ordering::Relaxed) == thread.copy.to_raw()
+            && !object.is_merged()
+            && object.granule.load(Ordering::Relaxed) == self.window(address) as u64 + 1
+    }
+
     /// A load that may be atomic, told before it takes place: it acquires when the thread comes by next.
     pub fn acquire_later<R: Runtime>(&self, thread: &mut Thread, address: usize, runtime: &mut R) {
         self.settle(thread, runtime);
@@ -408,7 +485,7 @@ impl Detector {
         if let Some(object) = self.object(0) {
             object.lock.lock(|spins| runtime.pause(spins));
             self.acquire_from(thread, 0, object, runtime);
-            self.release_into(thread, 0, object, runtime);
+            self.release_into(thread, 0, object, false, runtime);
             object.lock.unlock();
         }
     }

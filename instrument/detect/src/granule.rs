@@ -25,7 +25,7 @@
 //! store the other words are looked at again, so that of two simultaneous accesses at least one sees the other (the
 //! stores are locked instructions, hence full barriers).
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::cell::{AccessId, Cell, FREED, SYNC_TAG};
 use super::clock::VectorClock;
@@ -127,6 +127,9 @@ impl Ids {
     const fn of(word: usize) -> u64 {
         0x1f_ffff << (AccessId::BITS * word as u32)
     }
+
+    /// Nothing changes.
+    const NONE: Ids = Ids { value: 0, changed: 0 };
 }
 
 /// The three cells as read once.
@@ -295,15 +298,205 @@ impl Granule {
         None
     }
 
-    /// Checks one access to the bytes `mask` and stores it. `id` is called at most once, and not where the access is
-    /// covered already. `stored` is set where a cell of the thread's present epoch was stored.
+    /// Checks one access to the bytes `mask` and stores it. `id` gives the same answer each time, and is not called where
+    /// the access is covered already. `stored` is set where a cell of the thread's present epoch was stored.
     #[inline(always)]
     pub fn check(
         &self,
         by: &Accessor<'_>,
         mask: u8,
         kind: Kind,
+        mut id: impl FnMut() -> AccessId,
+        stored: &mut bool,
+    ) -> Checked {
+        if kind != Kind::Free {
+            match self.check_common(by, mask, kind.writes(), &mut id, stored) {
+                Common::Checked(checked) => return checked,
+                // The general way asks again, and gets the same answer.
+                Common::Other => {}
+            }
+        }
+        self.check_slow(by, mask, kind, &mut id, stored)
+    }
+
+    /// [`check`](Granule::check) for granules whose cells are all the thread's own or happened before, and leave
+    /// nothing of theirs beside the new access but what a word has room for. Says `Other` where that isn't so,
+    /// and nothing was done then. The result is exactly that of the general way.
+    #[inline(always)]
+    pub fn check_common(
+        &self,
+        by: &Accessor<'_>,
+        mask: u8,
+        writes: bool,
         id: impl FnOnce() -> AccessId,
+        stored: &mut bool,
+    ) -> Common {
+        let [w, r, x] = self.words();
+        if w.0 & SYNC_TAG != 0 {
+            return Common::Other;
+        }
+        if by.covers(w, mask) || !writes && by.covers(r, mask) {
+            return Common::Checked(Checked::Done);
+        }
+        let settled = |cell: Cell| cell.0 == 0 || by.is_ordered(cell);
+        if !settled(w) || x.0 != 0 && !by.is_ordered(x) {
+            return Common::Other;
+        }
+        if writes {
+            let kind = Kind::Write;
+            if !settled(r) {
+                return Common::Other;
+            }
+            if (w.0 | r.0 | x.0) & u64::from(!mask) == 0 {
+                let ids = Ids { value: u64::from(id().number()), changed: Ids::of(0) | INEXACT };
+                if self.words() != [w, r, x] {
+                    // Finding the id may take long.
+                    return Common::Other;
+                }
+                if r.0 != 0 {
+                    self.cells[1].store(0, Ordering::Relaxed);
+                }
+                if x.0 != 0 {
+                    self.cells[2].store(0, Ordering::Relaxed);
+                }
+                let expected = [w, Cell::EMPTY, Cell::EMPTY];
+                return self.put(by, expected, 0, by.key.with_mask(mask), ids, mask, kind, stored).into();
+            }
+            if w.same_owner(by.key) && (r.0 | x.0) == 0 && w.0 & FREED == 0 {
+                let ids = self.ids.load(Ordering::Relaxed);
+                if ids & 0x1f_ffff == u64::from(id().number()) {
+                    let merged = by.key.with_mask(mask | w.mask());
+                    return self.put(by, [w, r, x], 0, merged, Ids::NONE, mask, kind, stored).into();
+                }
+            }
+            return Common::Other;
+        }
+        match self.read_common(by, [w, r, x], mask, id, stored) {
+            Reading::Done => Common::Checked(Checked::Done),
+            Reading::Other => Common::Other,
+            Reading::Stored { cell, third, ids } => {
+                self.cells[1].swap(cell.0, Ordering::SeqCst);
+                self.set_ids(ids);
+                if self.is_still(w, third) {
+                    return Common::Checked(Checked::Done);
+                }
+                self.recheck(by, &self.words(), mask, Kind::Read).into()
+            }
+        }
+    }
+
+    /// Whether the first and the third word are as given.
+    #[inline(always)]
+    fn is_still(&self, first: Cell, third: Cell) -> bool {
+        self.cells[0].load(Ordering::Relaxed) == first.0 && self.cells[2].load(Ordering::Relaxed) == third.0
+    }
+
+    /// The common cases of a read that no cell covers, where the first and the third word are ordered: stores all but the
+    /// second word.
+    #[inline(always)]
+    fn read_common(
+        &self,
+        by: &Accessor<'_>,
+        [w, r, x]: Words,
+        mask: u8,
+        id: impl FnOnce() -> AccessId,
+        stored: &mut bool,
+    ) -> Reading {
+        let ids = self.ids.load(Ordering::Relaxed);
+        let old_id = (ids >> AccessId::BITS) & 0x1f_ffff;
+        let old_ordered = r.0 == 0 || by.is_ordered(r);
+        if old_ordered && r.0 & u64::from(!mask) != 0 {
+            // Other bytes were read before: they stay beside these where it is the same access going on.
+            if !r.same_owner(by.key) || x.0 != 0 || ids & INEXACT != 0 || old_id != u64::from(id().number()) {
+                return Reading::Other;
+            }
+            *stored = true;
+            return Reading::Stored { cell: by.key.with_mask(mask | r.mask()), third: x, ids: Ids::NONE };
+        }
+        let mut third = if x.is_read() { x.without(mask) } else { x };
+        let mut third_id = ids >> (2 * AccessId::BITS) & 0x1f_ffff;
+        if !old_ordered {
+            if by.covers(x, mask) {
+                // A concurrent reader beside another one keeps what it has, without storing again.
+                return Reading::Done;
+            }
+            // Another reader at the same time: it moves to the third word.
+            if third.0 != 0 {
+                return Reading::Other;
+            }
+            (third, third_id) = (r.marked_read(true), old_id);
+        }
+        let mut value = u64::from(id().number()) << AccessId::BITS;
+        if self.words() != [w, r, x] {
+            // Finding the id may take long.
+            return Reading::Other;
+        }
+        let mut changed = Ids::of(1);
+        if third.0 != x.0 {
+            value |= third_id << (2 * AccessId::BITS);
+            changed |= Ids::of(2);
+            self.cells[2].store(third.0, Ordering::Relaxed);
+        }
+        if w.is_empty() && third.is_empty() {
+            changed |= INEXACT;
+        }
+        *stored = true;
+        Reading::Stored { cell: by.key.with_mask(mask), third, ids: Ids { value, changed } }
+    }
+
+    /// Reads of whole granules in a row, the common cases only; says how many were done.
+    ///
+    /// One barrier for all stands between the stores and the second look, so that of two simultaneous accesses at least one
+    /// sees the other.
+    #[inline(always)]
+    pub fn read_row(by: &Accessor<'_>, row: &[Granule], id: &mut impl FnMut() -> AccessId, stored: &mut bool) -> usize {
+        let mut seen = [(Cell::EMPTY, Cell::EMPTY); READ_ROW];
+        let mut written = 0u32;
+        let mut done = 0;
+        for (granule, seen) in row.iter().zip(&mut seen) {
+            let [w, r, x] = granule.words();
+            if w.0 & SYNC_TAG != 0 {
+                break;
+            }
+            if !(by.covers(w, 0xff) || by.covers(r, 0xff)) {
+                if w.0 != 0 && !by.is_ordered(w) || x.0 != 0 && !by.is_ordered(x) {
+                    break;
+                }
+                match granule.read_common(by, [w, r, x], 0xff, &mut *id, stored) {
+                    Reading::Done => {}
+                    Reading::Other => break,
+                    Reading::Stored { cell, third, ids } => {
+                        granule.cells[1].store(cell.0, Ordering::Relaxed);
+                        granule.set_ids(ids);
+                        *seen = (w, third);
+                        written |= 1 << done;
+                    }
+                }
+            }
+            done += 1;
+        }
+        if written != 0 {
+            fence(Ordering::SeqCst);
+            for (index, (granule, &(w, third))) in row.iter().zip(&seen).enumerate() {
+                if written & (1 << index) != 0 && !granule.is_still(w, third) {
+                    // The general way looks at it again, and at what follows.
+                    granule.cells[1].store(0, Ordering::Relaxed);
+                    return index;
+                }
+            }
+        }
+        done
+    }
+
+    /// The general way.
+    #[cold]
+    #[inline(never)]
+    fn check_slow(
+        &self,
+        by: &Accessor<'_>,
+        mask: u8,
+        kind: Kind,
+        id: &mut impl FnMut() -> AccessId,
         stored: &mut bool,
     ) -> Checked {
         let words = self.words();
@@ -505,6 +698,39 @@ impl Granule {
         self.words()
     }
 }
+
+/// The result of [`Granule::check_common`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// Checked and stored.
+    Checked(Checked),
+    /// Not one of the common cases; nothing was done.
+    Other,
+}
+
+impl From<Stored> for Common {
+    #[inline(always)]
+    fn from(stored: Stored) -> Common {
+        Common::Checked(match stored {
+            Stored::Done => Checked::Done,
+            Stored::Tagged(object) => Checked::Tagged(object),
+            Stored::Race(conflict) => Checked::Race(conflict),
+        })
+    }
+}
+
+/// What came of the first half of a read.
+enum Reading {
+    /// Covered; nothing was done.
+    Done,
+    /// Not a common case; nothing was done.
+    Other,
+    /// All but `cell`, for the second word, is stored.
+    Stored { cell: Cell, third: Cell, ids: Ids },
+}
+
+/// Granules at most that [`Granule::read_row`] takes at once.
+pub const READ_ROW: usize = 8;
 
 /// What came of storing a cell.
 enum Stored {

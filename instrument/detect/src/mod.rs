@@ -37,6 +37,6 @@ pub mod threads;
 pub use cell::{AccessId, Cell, Epoch, Slot};
 pub use clock::{ClockPool, VectorClock};
 pub use detector::{Detector, Event, Memory, Runtime, Semantics};
-pub use granule::{Conflict, Granule, Kind};
+pub use granule::{Checked, Common, Conflict, Granule, Kind};
 pub use sync::SyncObject;
 pub use thread::Thread;

@@ -144,22 +144,32 @@ impl Detector {
     }
 
     /// Joins the thread's clock into a locked object.
+    ///
+    /// With `open` the epoch goes on: what the thread does in the rest of it counts as having happened before, too.
     pub(super) fn release_into<R: Runtime>(
         &self,
         thread: &mut Thread,
         index: u32,
         object: &SyncObject,
+        open: bool,
         runtime: &mut R,
     ) {
+        // A replay sees the accesses in their order, so it gets the exact release.
+        let open = open && !self.is_recording();
         if self.is_recording() {
             runtime.event(Event::Release(identity(index, object)));
         }
-        self.close_epoch(thread);
-        let mine = (thread.slot(), thread.clock.get(thread.slot()));
+        let mine = if open {
+            thread.published = true;
+            (thread.slot(), thread.key.epoch())
+        } else {
+            self.close_epoch(thread);
+            (thread.slot(), thread.clock.get(thread.slot()))
+        };
         let (slot, epoch) = object.component();
         let base = object.base();
         let pure = !object.is_merged() && self.open_epochs.load(Ordering::Relaxed) == 0;
-        if pure && slot == mine.0 && epoch == mine.1 && !object.is_silent() {
+        if pure && slot == mine.0 && epoch == mine.1 && (!open || base == thread.copy) && !object.is_silent() {
             return;
         }
         let pause = &mut |spins| runtime.pause(spins);

@@ -19,6 +19,8 @@ pub struct Thread {
     pub(super) dirty: bool,
     /// The clock grew since the last closing.
     pub(super) grown: bool,
+    /// An object has the present epoch, still open, with the clock as it is now.
+    pub(super) published: bool,
     /// Address of a plain-looking load of an atomic address, plus 1, that has yet to acquire; 0 where none.
     pub(super) pending: u64,
     pub(super) random: u32,
@@ -34,6 +36,7 @@ impl Thread {
             copy: ClockRef::NONE,
             dirty: false,
             grown: false,
+            published: false,
             pending: 0,
             random: 0,
             first_epoch: Epoch(0),

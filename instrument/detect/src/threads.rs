@@ -203,6 +203,7 @@ impl Detector {
         }
         thread.dirty = false;
         thread.grown = false;
+        thread.published = false;
         let slot = thread.slot();
         let closed = thread.key.epoch();
         thread.clock.raise(slot, closed);
@@ -215,6 +216,11 @@ impl Detector {
     /// The thread's clock grew by an acquire.
     pub(super) fn note_growth<R: Runtime>(&self, thread: &mut Thread, runtime: &mut R) {
         thread.grown = true;
+        if thread.published {
+            // What was published with the smaller clock is closed, so that the epoch has one clock.
+            self.close_epoch(thread);
+            thread.grown = true;
+        }
         self.pool.release(thread.copy, &mut |spins| runtime.pause(spins));
         thread.copy = ClockRef::NONE;
     }

@@ -64,9 +64,9 @@ struct Program {
     free_blocks: Mutex<Vec<usize>>,
 }
 
-const RMW: Semantics = Semantics { atomic: true, creates: true, releases: true, acquires: true };
-const STORE: Semantics = Semantics { atomic: true, creates: true, releases: true, acquires: false };
-const LOAD: Semantics = Semantics { atomic: true, creates: true, releases: false, acquires: true };
+const RMW: Semantics = Semantics { atomic: true, creates: true, releases: true, acquires: true, opens: false };
+const STORE: Semantics = Semantics { atomic: true, creates: true, releases: true, acquires: false, opens: false };
+const LOAD: Semantics = Semantics { atomic: true, creates: true, releases: false, acquires: true, opens: false };
 
 struct Actor<'a> {
     program: &'a Program,

@@ -22,6 +22,9 @@ static CONSTRUCTOR: unsafe extern "C" fn(i32, *mut *mut u8, *mut *mut u8) = cons
 
 unsafe extern "C" fn construct(_argc: i32, _argv: *mut *mut u8, environment: *mut *mut u8) {
     hook::real::resolve_all();
+    if let Some(clock) = hook::real::clock() {
+        crate::rt::syscall::set_clock(clock);
+    }
     // SAFETY: the loader passes the process's environment.
     let Some(handed) = (unsafe { environment::take(environment) }) else { return };
     if handed.recording < 0 || !record::init(handed.recording) {

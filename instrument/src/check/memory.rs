@@ -13,7 +13,7 @@ use conprof_wire::recording::{CONFIG_RACES, Counter};
 use conprof_wire::state;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 // The detector's cells are the ones that generated code compares.
 const _: () = {
@@ -30,7 +30,7 @@ const OBJECTS: usize = 1 << 24;
 /// Address space for copies of clocks.
 const CLOCK_BYTES: usize = 16 << 30;
 /// Entries of a thread's id cache.
-pub const ID_CACHE: usize = 1024;
+pub const ID_CACHE: usize = 4096;
 
 /// A thread's own memory, apart from its state, so that the detector's part is borrowed by itself.
 #[repr(C)]
@@ -47,6 +47,65 @@ pub struct IdEntry {
     pub node: u32,
     pub lock_set: u32,
     pub id: u32,
+}
+
+/// Log2 of the bytes of the target's memory whose shadow is asked for at once.
+const CHUNK_SHIFT: u32 = 14;
+/// `MADV_POPULATE_WRITE` (linux/mman.h, since 5.14).
+const POPULATE_WRITE: i32 = 23;
+
+/// A bit for each chunk of the window: its shadow was asked for.
+static POPULATED: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Sees to it that the shadow of an address has pages of its own.
+///
+/// A page of shadow that is read before it is written costs two faults and, with several threads, an interrupt of all
+/// processors; most are read first, by the inline check.
+#[inline(always)]
+pub fn touch(address: usize) {
+    let bits = POPULATED.load(Ordering::Relaxed);
+    let chunk = (address & detector().granule_mask()) >> CHUNK_SHIFT;
+    // SAFETY: there is a bit for each chunk of the window; null is left aside.
+    if !bits.is_null() && unsafe { &*bits.add(chunk / 64) }.load(Ordering::Relaxed) & (1 << (chunk % 64)) == 0 {
+        populate_slow(bits, chunk);
+    }
+}
+
+/// [`touch`] for a range.
+#[inline(always)]
+pub fn touch_all(start: usize, len: usize) {
+    let mut at = start;
+    let mut left = len;
+    while left != 0 {
+        touch(at);
+        let here = left.min((1 << CHUNK_SHIFT) - (at & ((1 << CHUNK_SHIFT) - 1)));
+        at = at.wrapping_add(here);
+        left -= here;
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn populate_slow(bits: *mut AtomicU64, chunk: usize) {
+    // SAFETY: as in `touch`.
+    unsafe { &*bits.add(chunk / 64) }.fetch_or(1 << (chunk % 64), Ordering::Relaxed);
+    let (_, base) = shadow::layout();
+    // Where the kernel does not know this advice, or has no memory, the pages come one by one as they are touched.
+    syscall::advise(base as usize + 4 * (chunk << CHUNK_SHIFT), 4 << CHUNK_SHIFT, POPULATE_WRITE);
+}
+
+/// The shadow in a range was given back to the system.
+pub fn discarded(start: usize, len: usize) {
+    let bits = POPULATED.load(Ordering::Relaxed);
+    let (_, base) = shadow::layout();
+    let first = start.wrapping_sub(base as usize).div_ceil(4 << CHUNK_SHIFT);
+    let end = start.wrapping_sub(base as usize).wrapping_add(len) / (4 << CHUNK_SHIFT);
+    for chunk in first..end {
+        if !bits.is_null() {
+            // SAFETY: as in `touch`; the range lies in the shadow.
+            unsafe { &*bits.add(chunk / 64) }.fetch_and(!(1 << (chunk % 64)), Ordering::Relaxed);
+        }
+    }
 }
 
 struct Place(UnsafeCell<MaybeUninit<Detector>>);
@@ -103,6 +162,9 @@ fn try_init(mask: usize, base: usize) -> Option<()> {
         slots: reserve(SLOT_COUNT * size_of::<SlotRow>())?.cast(),
     };
     super::blocks::init(mask, reserve(window / 2));
+    if let Some(bits) = arena::pages((window >> CHUNK_SHIFT).div_ceil(8)) {
+        POPULATED.store(bits.cast(), Ordering::Relaxed);
+    }
     // SAFETY: all of the memory is fresh, zeroed, page-aligned, never unmapped, and the detector's alone.
     let detector = unsafe { Detector::new(memory) };
     detector.set_recording(record::event::wanted());

@@ -20,7 +20,8 @@ mod who;
 use crate::apply::plan;
 use crate::record;
 use crate::thread::ThreadState;
-use conprof_detect::{Kind, Semantics, Thread};
+use conprof_detect::{Checked, Common, Kind, Semantics, Thread};
+use conprof_wire::locks::operation_of;
 use conprof_wire::recording::{Counter, Interposed};
 use conprof_wire::site::{Class, Order, PackedSite, SiteFlags};
 use conprof_wire::state::Frame;
@@ -54,6 +55,9 @@ struct Tally {
     unknown: u32,
     syncs: u32,
 }
+
+/// Blocks below this size are cleaned granule by granule, which touches all of their shadow.
+const SMALL_BLOCK: usize = 128 << 10;
 
 /// Slow accesses after which a thread's counters are added up.
 const TALLY_LIMIT: u32 = 1 << 14;
@@ -153,6 +157,8 @@ pub fn thread_join(joiner: &mut ThreadState, child: &mut ThreadState) {
     // SAFETY: two states' own memory; the child's thread is gone, the joiner is this one.
     unsafe { memory::detector().thread_join(&mut (*to).thread, &mut (*from).thread, &mut operation) };
     joiner.check.tally.syncs += 1;
+    // SAFETY: the joiner's own memory; the operation above is over.
+    publish_key(joiner, unsafe { &(*to).thread });
 }
 
 /// The thread is gone (joined, detached or never created): its slot may be used again. The registry is locked.
@@ -178,9 +184,12 @@ pub fn identity(state: &ThreadState) -> (u32, u64) {
 
 /// What an atomic or unknown operation means for order (the lenient x86 rule).
 const fn semantics(site: PackedSite) -> Semantics {
+    let takes_lock = matches!(operation_of(site.0), Some(operation) if operation.takes());
     let (atomic, releases, acquires) = match site.class() {
         Class::AtomicLoad => (true, false, true),
         Class::AtomicStore => (true, true, false),
+        // A lock that is known is taken: its own code publishes nothing by that.
+        Class::AtomicRmw if takes_lock => (true, false, true),
         Class::AtomicRmw => {
             if site.flags().has(SiteFlags::ORDERS_NOTHING) {
                 (true, false, false)
@@ -196,7 +205,8 @@ const fn semantics(site: PackedSite) -> Semantics {
         _ => (false, false, false),
     };
     let creates = atomic || (releases && site.flags().has(SiteFlags::RELEASE_ALWAYS));
-    Semantics { atomic, creates, releases, acquires }
+    // A possible atomic that nobody knows as one: most are none, and none of them ends an epoch.
+    Semantics { atomic, creates, releases, acquires, opens: !atomic }
 }
 
 /// A plain or unknown access of a site.
@@ -211,6 +221,35 @@ pub fn access(state: &mut ThreadState, address: usize, site: u32) {
     }
 }
 
+/// A plain access of `SIZE` bytes, 1, 2, 4 or 8, where it is one of the common cases; `false` where nothing was done.
+#[inline(always)]
+pub fn access_common<const SIZE: usize, const WRITES: bool>(
+    state: &mut ThreadState,
+    address: usize,
+    site: u32,
+) -> bool {
+    let offset = address & 7;
+    let private = state.check.private;
+    if offset + SIZE > 8 || private.is_null() || state.check.tally.accesses >= TALLY_LIMIT {
+        return false;
+    }
+    state.check.tally.accesses += 1;
+    let mask = (((1u32 << SIZE) - 1) << offset) as u8;
+    memory::touch(address);
+    // SAFETY: as in `operation`; `find` touches the other part of the thread's own memory only.
+    let thread: &mut Thread = unsafe { &mut (*private).thread };
+    match memory::detector().access_common(thread, address, mask, WRITES, || who::find(state, Who::Site(site))) {
+        Common::Checked(Checked::Done) => true,
+        Common::Checked(Checked::Race(conflict)) => {
+            let id = who::find(state, Who::Site(site));
+            let kind = if WRITES { Kind::Write } else { Kind::Read };
+            report::race(state, id, &conflict, address & !7, mask, kind);
+            true
+        }
+        Common::Checked(Checked::Tagged(_)) | Common::Other => false,
+    }
+}
+
 #[inline(always)]
 fn plain(state: &mut ThreadState, address: usize, size: usize, kind: Kind, site: u32) {
     state.check.tally.accesses += 1;
@@ -218,6 +257,7 @@ fn plain(state: &mut ThreadState, address: usize, size: usize, kind: Kind, site:
         flush(state);
     }
     let (thread, detector, mut operation) = operation!(state, Who::Site(site));
+    memory::touch(address);
     detector.access(thread, address, size, kind, &mut operation);
     publish_key(state, thread);
 }
@@ -329,6 +369,7 @@ pub fn range(state: &mut ThreadState, start: usize, len: usize, write: bool, by:
     }
     let kind = if write { Kind::Write } else { Kind::Read };
     let (thread, detector, mut operation) = operation!(state, Who::Interposed(by));
+    memory::touch_all(start, len);
     detector.access(thread, start, len, kind, &mut operation);
     publish_key(state, thread);
 }
@@ -347,6 +388,9 @@ pub fn allocated(state: &mut ThreadState, block: usize, len: usize) {
     }
     let node = state.context();
     blocks::allocated(block, len, node, state.serial);
+    if len < SMALL_BLOCK {
+        memory::touch_all(block, len);
+    }
     memory::detector().clean(block, len, &mut Operation::new(state, Who::Nobody));
 }
 
@@ -385,6 +429,7 @@ pub fn acquire(state: &mut ThreadState, key: usize) {
     state.check.tally.syncs += 1;
     let (thread, detector, mut operation) = operation!(state, Who::Nobody);
     detector.acquire(thread, key, &mut operation);
+    publish_key(state, thread);
 }
 
 /// The object is gone.

@@ -72,8 +72,8 @@ impl<'a> Operation<'a> {
 }
 
 /// The row of an access that the thread makes now.
-#[inline]
-fn find(state: &mut ThreadState, who: Who) -> AccessId {
+#[inline(always)]
+pub fn find(state: &mut ThreadState, who: Who) -> AccessId {
     let (site, interposed) = match who {
         Who::Nobody => return AccessId::LOST,
         Who::Site(site) => (site, Interposed::None),
@@ -175,5 +175,6 @@ impl Runtime for Operation<'_> {
 
     fn discard(&mut self, start: usize, len: usize) {
         syscall::advise(start, len, libc::MADV_DONTNEED);
+        memory::discarded(start, len);
     }
 }

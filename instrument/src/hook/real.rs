@@ -25,6 +25,15 @@ fn resolve(pointer: &AtomicPtr<c_void>, name: &'static [u8]) -> *mut c_void {
     pointer.load(Ordering::Relaxed)
 }
 
+/// libc's clock, where there is one.
+pub fn clock() -> Option<crate::rt::syscall::ClockGettime> {
+    // SAFETY: the name is zero-terminated; a function of this name has this type (clock_gettime(2)).
+    unsafe {
+        let found = libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr());
+        core::mem::transmute::<*mut c_void, Option<crate::rt::syscall::ClockGettime>>(found)
+    }
+}
+
 /// The real function's address, looked up where that was not done.
 pub fn address(pointer: &AtomicPtr<c_void>, name: &'static [u8]) -> *mut c_void {
     let known = pointer.load(Ordering::Relaxed);
