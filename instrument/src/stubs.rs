@@ -50,6 +50,9 @@ pub struct Saved {
 
 const _: () = assert!(core::mem::offset_of!(Saved, return_address) == 80);
 
+/// ZF in [`Saved::flags`], whose second byte is what `lahf` gives (Intel SDM, volume 2, LAHF).
+const SAVED_ZF: u64 = 1 << (8 + 6);
+
 /// Offset of `guard`-independent constants for the assembly.
 const DEFERRED_MASK: usize =
     core::mem::offset_of!(ThreadState, deferred) + core::mem::offset_of!(crate::hook::signal::Deferred, mask);
@@ -152,6 +155,7 @@ stub!(write_8, handle_small::<8, true>, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_before, handle_atomic_before, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_after, handle_atomic_after, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_acquired, handle_lock_acquired, pops 16, sp SP_WITH_ADDRESS);
+stub!(lock_tried, handle_lock_tried, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_released, handle_lock_released, pops 16, sp SP_WITH_ADDRESS);
 stub!(system_call_before, handle_system_call_before, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(system_call_after, handle_system_call_after, pops 8, sp SP_WITHOUT_ADDRESS);
@@ -411,6 +415,12 @@ handler!(handle_atomic_before, |state, saved| {
 });
 handler!(handle_atomic_after, |state, saved| check::atomic_after(state, saved.address as usize, saved.site as u32));
 handler!(handle_lock_acquired, |state, saved| lock::site_acquired(state, saved.address as usize, saved.site as u32));
+handler!(handle_lock_tried, |state, saved| {
+    check::atomic_after(state, saved.address as usize, saved.site as u32);
+    if saved.flags & SAVED_ZF != 0 {
+        lock::site_acquired(state, saved.address as usize, saved.site as u32);
+    }
+});
 handler!(handle_lock_released, |state, saved| lock::site_released(state, saved.address as usize, saved.site as u32));
 // These have no address: what the block names so is below it.
 handler!(handle_lock_call, |state, saved| lock::call(state, saved.site as u32, saved.rdi as usize, saved.rsi as usize));
@@ -457,7 +467,7 @@ unsafe extern "C" fn handle_function_entry(state: *mut ThreadState, _saved: *con
 /// The slot table's first part, by [`Entry`]; unused slots are entries that check nothing.
 pub fn table() -> [u64; HOOK_BASE] {
     let mut table = [access as *const () as u64; HOOK_BASE];
-    let entries: [(Entry, unsafe extern "C" fn()); 19] = [
+    let entries: [(Entry, unsafe extern "C" fn()); 20] = [
         (Entry::Read1, covered::read_1),
         (Entry::Read2, covered::read_2),
         (Entry::Read4, covered::read_4),
@@ -475,6 +485,7 @@ pub fn table() -> [u64; HOOK_BASE] {
         (Entry::Opaque, opaque),
         (Entry::LockAcquired, lock_acquired),
         (Entry::LockReleased, lock_released),
+        (Entry::LockTried, lock_tried),
         (Entry::LockCall, lock_call),
         (Entry::LockReturn, lock_return),
     ];

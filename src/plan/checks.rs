@@ -427,11 +427,12 @@ pub(crate) fn synchronising(
     // With the order of atomics tracked, the runtime sees a possible unlock there.
     let released = lock.is_some_and(|l| l.gives_up() || l == Operation::MayUnlock && !orders);
     let acquired = lock.is_some_and(Operation::takes) && matches!(instruction.mnemonic(), Mnemonic::Cmpxchg);
-    if released {
+    let releases = class.writes() && orders && !lock.is_some_and(Operation::takes);
+    if released && !(releases && always) {
         call_with_address(em, instruction, context, Entry::LockReleased, site)?;
     }
     // A lock that is known publishes nothing by being taken.
-    if class.writes() && orders && !lock.is_some_and(Operation::takes) {
+    if releases {
         if always || !context.flags_dead_before() {
             call_with_address(em, instruction, context, Entry::AtomicBefore, site)?;
         } else {
@@ -441,6 +442,9 @@ pub(crate) fn synchronising(
     let orders_after = orders && class.reads() && !packed.flags().has(SiteFlags::ORDERS_NOTHING);
     let needs_after = orders_after || acquired;
     let filtered = unknown && context.after & FLAGS == 0;
+    // One call for both where both are made.
+    let both = acquired && orders_after && !filtered;
+    let after = if both { Entry::LockTried } else { Entry::AtomicAfter };
     if !needs_after {
         copy(em)?;
         em.map(svma, 0);
@@ -454,9 +458,9 @@ pub(crate) fn synchronising(
                 after_filtered(em, instruction, context, s, site)?;
             } else if orders_after {
                 em.map(svma, 0);
-                push_and_call(em, svma, s, Entry::AtomicAfter, site, 0);
+                push_and_call(em, svma, s, after, site, 0);
             }
-            if acquired {
+            if acquired && !both {
                 let failed = em.jcc_forward(5);
                 push_and_call(em, svma, s, Entry::LockAcquired, site, 0);
                 em.fill_here(failed);
@@ -475,12 +479,12 @@ pub(crate) fn synchronising(
             em.map(next, SPILL_OFFSET);
             if orders_after {
                 let plain = filtered.then(|| skip_unless_sync_object(em, next, s, SPILL_OFFSET));
-                push_arguments_and_call(em, next, s, Entry::AtomicAfter, site, SPILL_OFFSET);
+                push_arguments_and_call(em, next, s, after, site, SPILL_OFFSET);
                 if let Some(plain) = plain {
                     em.fill_here(plain);
                 }
             }
-            if acquired {
+            if acquired && !both {
                 let failed = em.jcc_forward(5);
                 push_arguments_and_call(em, next, s, Entry::LockAcquired, site, SPILL_OFFSET);
                 em.fill_here(failed);

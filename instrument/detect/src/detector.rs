@@ -1,6 +1,6 @@
 //! The detector as its caller sees it: accesses, atomic operations, memory that changes its owner.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::cell::{AccessId, Cell, FREED, SLOT_COUNT};
 use super::clock::ClockPool;
@@ -416,7 +416,7 @@ impl Detector {
         // nothing away.
         let makes = what.atomic && !what.releases;
         self.each_part(address, size, |at, mask| {
-            if !makes && self.has_nothing_new(thread, at) {
+            if self.has_nothing_new(thread, at, if what.atomic { mask } else { 0 }) {
                 return;
             }
             let Some((index, object)) = self.lock_or_make_object_at(at, makes, runtime) else { return };
@@ -430,15 +430,26 @@ impl Detector {
         });
     }
 
-    /// Whether the last release into the object at an address is the thread's own and covered all others, so that there is
-    /// nothing to acquire. No lock is needed: a release that the thread's operation saw the effect of changed the object before.
+    /// Whether there is nothing to acquire at an address, and no operation on the bytes of `unit` is new there. No lock is needed: a
+    /// release that the thread's operation saw the effect of changed the object before.
     #[inline(always)]
-    fn has_nothing_new(&self, thread: &Thread, address: usize) -> bool {
-        let Some(index) = self.granule(address).object() else { return true };
-        let Some(object) = self.object(index) else { return true };
-        object.slot.load(Ordering::Acquire) == thread.slot().index() as u32
-            && !object.is_merged()
-            && object.granule.load(Ordering::Relaxed) == self.window(address) as u64 + 1
+    fn has_nothing_new(&self, thread: &Thread, address: usize, unit: u8) -> bool {
+        let Some(index) = self.granule(address).object() else { return unit == 0 };
+        let Some(object) = self.object(index) else { return unit == 0 };
+        if object.granule.load(Ordering::Relaxed) != self.window(address) as u64 + 1
+            || unit != 0 && !object.is_unit(unit)
+        {
+            return false;
+        }
+        // A release writes both under the lock, and no epoch of a slot comes again: what is the same on both sides of a look at
+        // the free lock belongs together.
+        let (slot, epoch) = object.component();
+        let is_merged = object.is_merged();
+        fence(Ordering::Acquire);
+        if is_merged || object.lock.is_locked() || object.component() != (slot, epoch) || object.is_merged() {
+            return false;
+        }
+        slot == thread.slot() || self.open_epochs.load(Ordering::Relaxed) == 0 && thread.clock.get(slot) >= epoch
     }
 
     /// Whether the thread released into the object at an address in its present epoch, with the clock that it has now. No lock is

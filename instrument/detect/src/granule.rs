@@ -338,38 +338,11 @@ impl Granule {
         if by.covers(w, mask) || !writes && by.covers(r, mask) {
             return Common::Checked(Checked::Done);
         }
-        let settled = |cell: Cell| cell.0 == 0 || by.is_ordered(cell);
-        if !settled(w) || x.0 != 0 && !by.is_ordered(x) {
+        if w.0 != 0 && !by.is_ordered(w) {
             return Common::Other;
         }
         if writes {
-            let kind = Kind::Write;
-            if !settled(r) {
-                return Common::Other;
-            }
-            if (w.0 | r.0 | x.0) & u64::from(!mask) == 0 {
-                let ids = Ids { value: u64::from(id().number()), changed: Ids::of(0) | INEXACT };
-                if self.words() != [w, r, x] {
-                    // Finding the id may take long.
-                    return Common::Other;
-                }
-                if r.0 != 0 {
-                    self.cells[1].store(0, Ordering::Relaxed);
-                }
-                if x.0 != 0 {
-                    self.cells[2].store(0, Ordering::Relaxed);
-                }
-                let expected = [w, Cell::EMPTY, Cell::EMPTY];
-                return self.put(by, expected, 0, by.key.with_mask(mask), ids, mask, kind, stored).into();
-            }
-            if w.same_owner(by.key) && (r.0 | x.0) == 0 && w.0 & FREED == 0 {
-                let ids = self.ids.load(Ordering::Relaxed);
-                if ids & 0x1f_ffff == u64::from(id().number()) {
-                    let merged = by.key.with_mask(mask | w.mask());
-                    return self.put(by, [w, r, x], 0, merged, Ids::NONE, mask, kind, stored).into();
-                }
-            }
-            return Common::Other;
+            return self.write_common(by, [w, r, x], mask, id, stored);
         }
         match self.read_common(by, [w, r, x], mask, id, stored) {
             Reading::Done => Common::Checked(Checked::Done),
@@ -385,14 +358,61 @@ impl Granule {
         }
     }
 
+    /// The common cases of a write that no cell covers, where the first word is ordered.
+    #[inline(always)]
+    fn write_common(
+        &self,
+        by: &Accessor<'_>,
+        [w, r, x]: Words,
+        mask: u8,
+        id: impl FnOnce() -> AccessId,
+        stored: &mut bool,
+    ) -> Common {
+        if r.0 != 0 && !by.is_ordered(r) || x.0 != 0 && !by.is_ordered(x) {
+            return Common::Other;
+        }
+        let left = w.without(mask);
+        let mut third = x.without(mask);
+        let same_section = left.0 != 0 && w.same_owner(by.key);
+        if left.0 != 0 && (third.0 != 0 || same_section && x.0 != 0) {
+            return Common::Other;
+        }
+        let id = u64::from(id().number());
+        if self.words() != [w, r, x] {
+            // Finding the id may take long.
+            return Common::Other;
+        }
+        let mut ids = Ids { value: id, changed: Ids::of(0) };
+        let mut cell = by.key.with_mask(mask);
+        if left.0 != 0 {
+            let old_id = self.ids.load(Ordering::Relaxed) & 0x1f_ffff;
+            if same_section && old_id == id {
+                cell = cell.with_mask(mask | left.mask());
+            } else {
+                third = left.marked_read(false);
+                ids = Ids { value: id | old_id << (2 * AccessId::BITS), changed: Ids::of(0) | Ids::of(2) };
+            }
+        }
+        if cell.mask() == mask && r.0 == 0 && third.0 == 0 {
+            ids.changed |= INEXACT;
+        }
+        let read = r.without(mask);
+        if read.0 != r.0 {
+            self.cells[1].store(read.0, Ordering::Relaxed);
+        }
+        if third.0 != x.0 {
+            self.cells[2].store(third.0, Ordering::Relaxed);
+        }
+        self.put(by, [w, read, third], 0, cell, ids, mask, Kind::Write, stored).into()
+    }
+
     /// Whether the first and the third word are as given.
     #[inline(always)]
     fn is_still(&self, first: Cell, third: Cell) -> bool {
         self.cells[0].load(Ordering::Relaxed) == first.0 && self.cells[2].load(Ordering::Relaxed) == third.0
     }
 
-    /// The common cases of a read that no cell covers, where the first and the third word are ordered: stores all but the
-    /// second word.
+    /// The common cases of a read that no cell covers, where the first word is ordered: stores all but the second word.
     #[inline(always)]
     fn read_common(
         &self,
@@ -413,7 +433,11 @@ impl Granule {
             *stored = true;
             return Reading::Stored { cell: by.key.with_mask(mask | r.mask()), third: x, ids: Ids::NONE };
         }
-        let mut third = if x.is_read() { x.without(mask) } else { x };
+        let third_ordered = x.0 == 0 || by.is_ordered(x);
+        if !third_ordered && !x.is_read() {
+            return Reading::Other;
+        }
+        let mut third = if third_ordered && x.is_read() { x.without(mask) } else { x };
         let mut third_id = ids >> (2 * AccessId::BITS) & 0x1f_ffff;
         if !old_ordered {
             if by.covers(x, mask) {
@@ -459,7 +483,7 @@ impl Granule {
                 break;
             }
             if !(by.covers(w, 0xff) || by.covers(r, 0xff)) {
-                if w.0 != 0 && !by.is_ordered(w) || x.0 != 0 && !by.is_ordered(x) {
+                if w.0 != 0 && !by.is_ordered(w) {
                     break;
                 }
                 match granule.read_common(by, [w, r, x], 0xff, &mut *id, stored) {

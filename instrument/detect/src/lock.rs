@@ -29,6 +29,13 @@ impl SpinLock {
         }
     }
 
+    /// Whether somebody has it now.
+    #[inline]
+    pub fn is_locked(&self) -> bool {
+        // Acquire: what is read after this is as new as what the last holder stored.
+        self.0.load(Ordering::Acquire) != 0
+    }
+
     /// Gives the lock up; the caller holds it.
     #[inline]
     pub fn unlock(&self) {

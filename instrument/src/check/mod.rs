@@ -451,6 +451,16 @@ pub fn lock_released(state: &mut ThreadState, lock: usize, _site: u32) {
     release(state, lock);
 }
 
+/// A lock was taken by an atomic operation, which acquires by itself.
+pub fn lock_taken(state: &mut ThreadState, lock: usize, site: u32, exclusive: bool) {
+    locks::acquired(state, lock, site, exclusive);
+}
+
+/// A lock is about to be given up by an atomic operation, which releases by itself.
+pub fn lock_given_up(state: &mut ThreadState, lock: usize) {
+    locks::released(state, lock);
+}
+
 /// Size of a block whose allocation was seen; 0 for any other.
 pub fn block_size(block: usize) -> usize {
     if memory::is_ready() { blocks::size_of(block) } else { 0 }

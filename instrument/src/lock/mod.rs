@@ -145,7 +145,9 @@ pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     let Some(operation) = operation_of(packed) else { return };
     // Inside a function that is the operation as a whole, that one's return is the acquisition.
     if !outer(state, address as u64, |operation| operation.takes()) {
-        acquired(state, address, site, operation, type_of(packed), 0);
+        // The atomic operation itself orders.
+        check::lock_taken(state, address, site, !operation.shares());
+        holds_now(state, address, site, operation, type_of(packed), 0);
     }
 }
 
@@ -154,12 +156,15 @@ pub fn site_released(state: &mut ThreadState, address: usize, site: u32) {
     if operation_of(plan::site(site).0) == Some(Operation::MayUnlock) {
         may_release(state, address, site);
     } else {
-        released(state, address, site);
+        gave_up(state, address, site);
     }
 }
 
-/// An atomic operation is about to be made: by its holder, an exchange of a lock word gives the lock up.
+/// An atomic operation is about to be made: one that gives a lock up, or by its holder an exchange of a lock word.
 pub fn atomic_before(state: &mut ThreadState, address: usize, site: u32) {
+    if operation_of(plan::site(site).0).is_some_and(Operation::gives_up) {
+        return gave_up(state, address, site);
+    }
     let live = state.lock.live();
     // SAFETY: the row is in the recording's mapping.
     if !live.is_null() && unsafe { addr_of!((*live).hold_count).read() } != 0 {
@@ -172,7 +177,7 @@ fn may_release(state: &mut ThreadState, address: usize, site: u32) {
         && let Some(index) = table::find(address)
         && holds(state.lock.live(), index)
     {
-        released(state, address, site);
+        gave_up(state, address, site);
     }
 }
 
@@ -192,6 +197,10 @@ fn holds(live: *mut LiveRow, lock: u32) -> bool {
 /// A lock was taken. `access` is the row of the place, or 0.
 pub fn acquired(state: &mut ThreadState, address: usize, site: u32, operation: Operation, lock: Type, access: u32) {
     check::lock_acquired(state, address, site, !operation.shares());
+    holds_now(state, address, site, operation, lock, access);
+}
+
+fn holds_now(state: &mut ThreadState, address: usize, site: u32, operation: Operation, lock: Type, access: u32) {
     let live = state.lock.live();
     if live.is_null() {
         return;
@@ -215,6 +224,16 @@ pub fn acquired(state: &mut ThreadState, address: usize, site: u32, operation: O
 /// A lock is about to be given up.
 pub fn released(state: &mut ThreadState, address: usize, site: u32) {
     check::lock_released(state, address, site);
+    holds_no_more(state, address, site);
+}
+
+/// A lock is about to be given up by an atomic operation, which orders by itself.
+fn gave_up(state: &mut ThreadState, address: usize, site: u32) {
+    check::lock_given_up(state, address);
+    holds_no_more(state, address, site);
+}
+
+fn holds_no_more(state: &mut ThreadState, address: usize, site: u32) {
     let live = state.lock.live();
     if live.is_null() {
         return;

@@ -37,7 +37,7 @@ pub enum Entry {
     /// Any other plain or unknown access: address and site index; class and size come from the site table.
     Access = 9,
     /// Before an atomic operation, or an unknown store or read-modify-write: address and site index.
-    /// Releases into the address's sync object where the site stores.
+    /// Releases into the address's sync object where the site stores; gives the lock up where it does that.
     AtomicBefore = 10,
     /// After an atomic operation, or an unknown load: address (computed before the operation) and site index.
     /// Acquires where the site loads.
@@ -62,6 +62,8 @@ pub enum Entry {
     LockCall = 18,
     /// After such a call, or before its return: site index only; the stub reads `rax`.
     LockReturn = 19,
+    /// [`Entry::AtomicAfter`] and, where ZF is set, [`Entry::LockAcquired`]: after a lock's acquiring compare-exchange.
+    LockTried = 20,
 }
 
 /// Entries in a slot table, unused ones included.
