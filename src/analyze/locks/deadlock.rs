@@ -22,6 +22,7 @@ pub struct Hang {
 
 /// Explains the stuck threads of a snapshot.
 pub fn explain(snapshot: &Snapshot, rules: &dyn Fn(LockId) -> LockRules, describe: &dyn Describe) -> Hang {
+    let snapshot = &without_test_harness(snapshot, describe);
     let stuck = stuck(snapshot, rules);
     let scene = Scene { snapshot, stuck: &stuck, describe };
     let mut hang = Hang { findings: Vec::new(), may_be_ended: stuck.is_everyone, stuck: stuck.threads.clone() };
@@ -36,12 +37,37 @@ pub fn explain(snapshot: &Snapshot, rules: &dyn Fn(LockId) -> LockRules, describ
         }
     }
     scene.spread(&mut explained);
+    let consequences = scene.consequences(&mut explained);
+    if let (Some(first), false) = (hang.findings.first_mut(), consequences.is_empty()) {
+        let names: Vec<String> = consequences.iter().take(8).map(|thread| scene.name(*thread)).collect();
+        let more = consequences.len().saturating_sub(names.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        first.notes.push(format!("Nobody else is left to wake {}{more}.", and(&names)));
+    }
     let rest: Vec<u32> = stuck.threads.iter().copied().filter(|thread| !explained.contains(thread)).collect();
     if let Some(finding) = scene.anonymous(&rest) {
         hang.findings.push(finding);
     }
     hang
 }
+
+/// The snapshot with libtest's main thread as one that merely waits for its tests: what it does when its time is over is to say that a test
+/// takes long.
+fn without_test_harness(snapshot: &Snapshot, describe: &dyn Describe) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    for thread in &mut snapshot.threads {
+        if let Activity::Waiting(wait) = &mut thread.activity
+            && wait.is_timed
+            && describe.frames(wait.place).iter().any(|frame| frame.function.starts_with(HARNESS))
+        {
+            wait.is_timed = false;
+        }
+    }
+    snapshot
+}
+
+/// libtest's function that starts the tests and waits for them.
+const HARNESS: &str = "test::run_tests";
 
 struct Scene<'a> {
     snapshot: &'a Snapshot,
@@ -98,6 +124,28 @@ impl Scene<'_> {
                 return;
             }
         }
+    }
+
+    /// Marks the stuck threads that an explained one might have woken, and gives them: what they wait for is missing because of what is
+    /// explained, and is no fault of its own.
+    fn consequences(&self, explained: &mut BTreeSet<u32>) -> Vec<u32> {
+        let before = explained.clone();
+        loop {
+            let next = self.stuck.threads.iter().copied().find(|thread| {
+                let wakers = self.wait(*thread).map(|wait| &wait.peers);
+                !explained.contains(thread)
+                    && !self.stuck.edges.iter().any(|edge| edge.waiter == *thread)
+                    && match wakers {
+                        Some(Some(peers)) => peers.iter().any(|peer| explained.contains(peer)),
+                        Some(None) => !explained.is_empty(),
+                        None => false,
+                    }
+            });
+            let Some(next) = next else { break };
+            explained.insert(next);
+            self.spread(explained);
+        }
+        explained.difference(&before).copied().collect()
     }
 
     /// The stacks of a waiting thread: what it waits for, and each relevant lock that it holds.
@@ -188,7 +236,15 @@ impl Scene<'_> {
         let writers = cycle.iter().any(|edge| matches!(edge.because, Because::WritesNext(_)));
         let joins = cycle.iter().any(|edge| edge.because == Because::Ends);
         let initialises = cycle.iter().any(|edge| edge.because == Because::Initialises);
-        let same_lock = locks.windows(2).all(|pair| pair[0].0 == pair[1].0);
+        let held: BTreeSet<LockId> = cycle
+            .iter()
+            .filter_map(|edge| match edge.because {
+                Because::Holds(held) => Some(held.lock),
+                _ => None,
+            })
+            .collect();
+        // Two locks may have one name where both were first taken at one place.
+        let same_lock = held.len() == 1;
         let title = format!("{} wait for each other", and(&names));
         if writers {
             let name = locks.first().map(|l| l.0.clone()).unwrap_or_default();

@@ -78,6 +78,71 @@ fn two_threads_and_two_locks() {
 }
 
 #[test]
+fn what_waits_for_stuck_threads_in_any_way_is_no_second_finding() {
+    // A scope's thread waits to be unparked by the end of one of two threads that are stuck, and the main thread for a message of it.
+    let hang = at_once(vec![
+        waiting(0, Awaited::Receive, &[]),
+        waiting(1, Awaited::Park, &[]),
+        waiting(2, wants('B'), &[('A', Exclusive)]),
+        waiting(3, wants('A'), &[('B', Exclusive)]),
+    ]);
+    let finding = only(&hang);
+    assert!(finding.notes.iter().any(|n| n.contains("left to wake main thread and thread T1")), "{:?}", finding.notes);
+    assert!(hang.may_be_ended);
+    // Threads that only ever wait for each other are one.
+    let hang = at_once(vec![
+        with_peers(waiting(0, Awaited::Receive, &[]), &[1]),
+        with_peers(waiting(1, Awaited::Receive, &[]), &[0]),
+        waiting(2, wants('B'), &[('A', Exclusive)]),
+        waiting(3, wants('A'), &[('B', Exclusive)]),
+    ]);
+    assert_eq!(hang.findings.len(), 2);
+}
+
+#[test]
+fn locks_of_one_name_are_no_upgrade() {
+    struct OneName;
+    impl Describe for OneName {
+        fn thread(&self, serial: u32) -> crate::report::Thread {
+            Plain.thread(serial)
+        }
+        fn frames(&self, place: Place) -> Vec<crate::report::Frame> {
+            Plain.frames(place)
+        }
+        fn lock(&self, _: LockId) -> LockRef {
+            Plain.lock(lock('A'))
+        }
+    }
+    let threads = vec![waiting(1, wants('B'), &[('A', Exclusive)]), waiting(2, wants('A'), &[('B', Exclusive)])];
+    let hang = explain(&Snapshot { threads, has_signal_handlers: false, now_ns: 0 }, &|_| PLAIN, &OneName);
+    assert!(only(&hang).title.ends_with("wait for each other for `A` and `A`"), "{}", hang.findings[0].title);
+}
+
+#[test]
+fn the_test_harness_is_no_watchdog() {
+    struct Harness;
+    impl Describe for Harness {
+        fn thread(&self, serial: u32) -> crate::report::Thread {
+            Plain.thread(serial)
+        }
+        fn frames(&self, place: Place) -> Vec<crate::report::Frame> {
+            let function = if place == Place(100) { "test::run_tests::<console>" } else { "app::work" };
+            vec![crate::report::Frame { function: function.to_owned(), ..Default::default() }]
+        }
+        fn lock(&self, lock: LockId) -> LockRef {
+            Plain.lock(lock)
+        }
+    }
+    let stuck = [waiting(1, wants('B'), &[('A', Exclusive)]), waiting(2, wants('A'), &[('B', Exclusive)])];
+    let with = |timer: ThreadAt| {
+        let threads = std::iter::once(timed(timer)).chain(stuck.clone()).collect();
+        explain(&Snapshot { threads, has_signal_handlers: false, now_ns: 0 }, &|_| PLAIN, &Harness).may_be_ended
+    };
+    assert!(with(waiting(0, Awaited::Receive, &[])));
+    assert!(!with(waiting(3, Awaited::Receive, &[])), "the program's own timer");
+}
+
+#[test]
 fn a_running_thread_prevents_the_ending_not_the_finding() {
     let cycle = || vec![waiting(1, wants('B'), &[('A', Exclusive)]), waiting(2, wants('A'), &[('B', Exclusive)])];
     for other in [running(3, &[]), timed(waiting(3, Awaited::Park, &[])), waiting(3, Awaited::Outside("a socket"), &[])]
