@@ -1,11 +1,12 @@
 //! `conprof config [OPTIONS OF RUN]`: what is in force and where it comes from.
 
 use super::outputs::print;
-use crate::config::{Config, configurable};
+use crate::config::{Config, FILE_NAME, configurable};
 use clap::parser::ValueSource;
 use clap::{Args, Command};
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Arguments of `conprof config`.
 #[derive(Debug, Args)]
@@ -50,8 +51,12 @@ pub fn run(options: &ConfigOptions, config: &Config, run: Command) -> anyhow::Re
         let _ = writeln!(text, "{:22} = {value:45} # {origin}", option.get_long().unwrap_or(id));
     }
     for lock in &config.locks {
-        let name = lock.get("name").and_then(|name| name.as_str()).unwrap_or("without a name");
-        let _ = writeln!(text, "{:22} = {name}", "lock");
+        let row: Vec<String> = lock
+            .iter()
+            .map(|(key, value)| format!("{key} = {}", serde_json::to_string(value).unwrap_or_default()))
+            .collect();
+        let origin = config.file.as_deref().unwrap_or(Path::new(FILE_NAME)).display();
+        let _ = writeln!(text, "{:22} = {:45} # {origin}", "lock", row.join(", "));
     }
     print(&text)
 }

@@ -9,6 +9,7 @@ use crate::launch::{OutDir, Refusal};
 use crate::merge::{Relation, merge};
 use crate::report::{Exit, Report, Verdict, store, text};
 use clap::Args;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// How deep below a folder results are looked for.
@@ -102,7 +103,7 @@ pub(super) fn collect(dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
 
 /// Judges a merged report, writes it, and says what it says.
 pub(super) fn finish(mut report: Report, judge: &JudgeOptions, out: &OutDir) -> anyhow::Result<Report> {
-    let words = Words::new(None, judge.quiet, false)?;
+    let words = Words::new(None, judge.quiet, 0)?;
     let accepts = !judge.suppressions.is_empty() || !judge.suppress.is_empty() || judge.baseline.is_some();
     if judge.fail_on.is_some() || accepts {
         let fail_on = match &judge.fail_on {
@@ -117,7 +118,7 @@ pub(super) fn finish(mut report: Report, judge: &JudgeOptions, out: &OutDir) -> 
         outputs::add_step_summary(&report);
     }
     words.say(&text::degraded(&report, words.style));
-    words.say(&outputs::findings_text(&report, &judge.format, words.style));
+    words.say(&outputs::findings_text(&report, &judge.format, &HashSet::new(), words.style));
     words.say(&text::summary(&report, &out.file(store::REPORT_FILE).display().to_string(), words.style));
     Ok(report)
 }

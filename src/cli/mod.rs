@@ -16,6 +16,7 @@ mod report;
 mod run;
 pub mod scan;
 mod suppress;
+mod watch;
 mod words;
 
 pub use options::{Format, RunOptions};

@@ -10,6 +10,7 @@ use crate::report::text::{self, Style};
 use crate::report::{Report, github, html, json, junit, sarif, tsan};
 use crate::suppress::Suppressions;
 use anyhow::Context as _;
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -112,13 +113,14 @@ pub(super) fn write(out: &OutDir, report: &Report, formats: &[Format], page: boo
     let others = formats.iter().filter(|format| !matches!(format, Format::Text | Format::Json | Format::Html));
     for format in std::iter::once(&Format::Json).chain(page.then_some(&Format::Html)).chain(others) {
         let (name, text) = render(report, *format, &out.path().display().to_string());
+        tracing::debug!("{}: {} bytes", out.file(name).display(), text.len());
         out.write(name, text.as_bytes()).with_context(|| format!("`{}` can't be written", out.file(name).display()))?;
     }
     Ok(())
 }
 
-/// What stderr shows of the findings.
-pub(super) fn findings_text(report: &Report, formats: &[Format], style: Style) -> String {
+/// What stderr shows of the findings. Those that were `told` in full before are not told again.
+pub(super) fn findings_text(report: &Report, formats: &[Format], told: &HashSet<String>, style: Style) -> String {
     let mut shown = String::new();
     if formats.contains(&Format::Tsan) {
         shown += &(tsan::render(report) + &tsan::render_matched_suppressions(report));
@@ -127,7 +129,7 @@ pub(super) fn findings_text(report: &Report, formats: &[Format], style: Style) -
         shown += &github::render(report);
     }
     if shown.is_empty() || formats.contains(&Format::Text) {
-        shown += &text::findings(report, style);
+        shown += &text::findings_after(report, told, style);
     }
     shown
 }

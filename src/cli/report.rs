@@ -39,7 +39,7 @@ pub struct ReportOptions {
 
 /// Runs the subcommand and returns the exit status.
 pub fn run(options: &ReportOptions) -> anyhow::Result<i32> {
-    let words = Words::new(None, false, options.verbose)?;
+    let words = Words::new(None, false, u8::from(options.verbose))?;
     let mut report = load(&options.dir, &words)?;
     if !options.suppressions.is_empty() || options.baseline.is_some() {
         let fail_on =

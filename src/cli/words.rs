@@ -13,8 +13,6 @@ pub(super) struct Words {
     sink: Sink,
     /// How the report's text is made.
     pub(super) style: Style,
-    /// `-v` was given.
-    pub(super) verbose: bool,
 }
 
 #[derive(Debug)]
@@ -24,9 +22,26 @@ enum Sink {
     Nowhere,
 }
 
+impl Sink {
+    /// Lets events of `tracing` be written here: `-v` shows what was done, `-vv` the details.
+    fn take_diagnostics(&self, verbosity: u8, color: bool) -> anyhow::Result<()> {
+        use tracing_subscriber::fmt::writer::BoxMakeWriter;
+        let writer = match self {
+            Sink::Stderr => BoxMakeWriter::new(std::io::stderr),
+            Sink::File(file) => BoxMakeWriter::new(std::sync::Mutex::new(file.borrow().try_clone()?)),
+            Sink::Nowhere => return Ok(()),
+        };
+        let level = if verbosity == 1 { tracing::Level::INFO } else { tracing::Level::TRACE };
+        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_ansi(color);
+        // A second one, where a process makes several reports, changes nothing.
+        let _ = subscriber.with_target(false).without_time().try_init();
+        Ok(())
+    }
+}
+
 impl Words {
-    /// Words as the options ask for.
-    pub(super) fn new(log: Option<&Path>, quiet: bool, verbose: bool) -> anyhow::Result<Words> {
+    /// Words as the options ask for. With `-v` (1) and `-vv` (2) the diagnostics of all parts go to the same place.
+    pub(super) fn new(log: Option<&Path>, quiet: bool, verbosity: u8) -> anyhow::Result<Words> {
         use anyhow::Context;
         let sink = match (quiet, log) {
             (true, None) => Sink::Nowhere,
@@ -39,7 +54,10 @@ impl Words {
         let color = matches!(sink, Sink::Stderr)
             && std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Ok(Words { sink, style: Style { color, everything: verbose }, verbose })
+        if verbosity > 0 {
+            sink.take_diagnostics(verbosity, color)?;
+        }
+        Ok(Words { sink, style: Style { color, everything: verbosity > 0 } })
     }
 
     /// The same words with colours as asked for.
@@ -60,13 +78,6 @@ impl Words {
             Sink::File(file) => file.borrow_mut().write_all(text.as_bytes()),
             Sink::Nowhere => Ok(()),
         };
-    }
-
-    /// Says a line with `-v`.
-    pub(super) fn detail(&self, line: &str) {
-        if self.verbose {
-            self.say(&format!("conprof: {line}\n"));
-        }
     }
 
     /// Whether a progress bar may be drawn.

@@ -63,6 +63,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Rows of `[[lock]]`: further lock types, as the lock catalogue reads them.
     pub locks: Vec<toml::Table>,
+    /// The file that was read, where there is one.
+    pub file: Option<PathBuf>,
     /// `help=1` was asked for.
     pub help: bool,
 }
@@ -90,6 +92,7 @@ impl Config {
     /// Text that is no TOML, or a value that its option refuses.
     pub fn add_file(&mut self, file: &Path, text: &str, run: &Command) -> Result<(), String> {
         let origin = Origin::File(file.to_owned());
+        self.file = Some(file.to_owned());
         let table: toml::Table = text.parse().map_err(|error| format!("{origin}: {error}"))?;
         for (key, value) in table {
             if key == "lock" {

@@ -11,6 +11,7 @@ use crate::wire::VERSION;
 use crate::wire::plan::{MAGIC, PlanHeader, Section};
 use crate::wire::recording::SiteRow;
 use std::mem::offset_of;
+use std::time::Instant;
 
 /// The plan of an image, and what the report says of the module.
 ///
@@ -21,11 +22,15 @@ pub(super) fn make_plan(
     tactic: Tactic,
     progress: Progress<'_>,
 ) -> anyhow::Result<(Option<Vec<u8>>, AboutModule)> {
+    let start = Instant::now();
     let scan = scan_module(image, &|done, total| progress(done, 2 * total))
         .map_err(|error| Refusal::new(exit::USAGE, error.to_string(), error.cure()))?;
+    tracing::debug!("scanned {} functions in {:.0?}", scan.functions.len(), start.elapsed());
+    let start = Instant::now();
     let marks = primitives::mark(&scan, image, &Catalogue::built_in());
     let plan = plan_module_for(&scan, image, tactic, &marks, &|done, total| progress(total + done, 2 * total))
         .map_err(|error| Refusal::new(exit::USAGE, error.to_string(), ""))?;
+    tracing::debug!("planned {} bytes of code in {:.0?}", plan.tally.code_bytes, start.elapsed());
     let mut skipped_by_reason = scan.tally.skipped_by_reason.clone();
     for (reason, count) in &plan.tally.skipped_by_reason {
         *skipped_by_reason.entry(reason.clone()).or_default() += count;

@@ -166,6 +166,7 @@ pub fn thread_name(thread: &Thread) -> String {
 pub fn stack_heading(stack: &Stack) -> String {
     let what = match (stack.role.as_str(), stack.size) {
         (role, Some(size)) => format!("{} of {size} byte{}", role.replace('-', " "), if size == 1 { "" } else { "s" }),
+        ("waiting", None) if stack.lock.is_some() => "waiting for".to_string(),
         (role, None) => role.replace('-', " "),
     };
     let lock = stack.lock.as_ref().map_or(String::new(), |lock| format!(" {}", lock.name));

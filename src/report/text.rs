@@ -4,12 +4,14 @@
 //! the standard library are folded into a count, unless everything is asked for.
 
 use super::place::{self, is_own_source, location_words, place, primary, thread_name, words};
-use super::{Finding, Frame, Report, Stack, Verdict};
-use std::collections::BTreeMap;
+use super::{Finding, Frame, Kind, Report, Verdict};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
 /// Tests named under a finding; the others are counted.
 const MAX_TESTS: usize = 5;
+/// Suppressions that never matched, and lines of the baseline that are gone, that the summary names.
+const MAX_ACCEPTED: usize = 8;
 
 /// How the text is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,12 +62,29 @@ pub fn degraded(report: &Report, style: Style) -> String {
 
 /// All findings that are neither suppressed nor in the baseline.
 pub fn findings(report: &Report, style: Style) -> String {
+    findings_after(report, &HashSet::new(), style)
+}
+
+/// The same where the reader has seen some of them in full already: of those, the title and where to look.
+pub fn findings_after(report: &Report, told: &HashSet<String>, style: Style) -> String {
     let mut text = String::new();
     for finding in report.findings.iter().filter(|finding| !finding.suppressed && !finding.baseline) {
-        render_finding(&mut text, finding, style);
+        if told.contains(&finding.id) {
+            render_title(&mut text, finding, style);
+            let note = style.paint(Paint::Note, "note");
+            let _ = writeln!(text, "{} {note}: shown in full above, when it was found", gutter(style, 2, "="));
+        } else {
+            render_finding(&mut text, finding, style);
+        }
         text.push('\n');
     }
     text
+}
+
+fn render_title(text: &mut String, finding: &Finding, style: Style) {
+    let (paint, level) = if finding.gating { (Paint::Error, "error") } else { (Paint::Warning, "warning") };
+    let head = style.paint(paint, &format!("{level}[{}]", words(finding.kind).name));
+    let _ = writeln!(text, "{head}{}", style.paint(Paint::Strong, &format!(": {}", finding.title)));
 }
 
 /// One line for a finding, for when it is found.
@@ -113,6 +132,7 @@ pub fn summary(report: &Report, place: &str, style: Style) -> String {
     for (name, value) in remarkable(report, style.everything) {
         let _ = writeln!(text, "  {}: {}", name, grouped(value));
     }
+    text.push_str(&accepted_words(report));
     if !place.is_empty() {
         let _ = writeln!(text, "  report: {place}");
     }
@@ -122,6 +142,30 @@ pub fn summary(report: &Report, place: &str, style: Style) -> String {
             cured.map_or(("races", "see the reasons above"), |check| (check.check.as_str(), check.cure.as_str()));
         let line = format!("INCOMPLETE: {check} NOT checked: {cure}");
         let _ = writeln!(text, "{}", style.paint(Paint::Warning, &line));
+    }
+    text
+}
+
+/// What suppressions and baseline did: how often they matched, which never did, and what the baseline has that is gone.
+fn accepted_words(report: &Report) -> String {
+    let mut text = String::new();
+    if !report.suppressions.is_empty() {
+        let hits: u64 = report.suppressions.iter().map(|used| used.hits).sum();
+        let unused: Vec<&str> =
+            report.suppressions.iter().filter(|used| used.hits == 0).map(|used| used.line.as_str()).collect();
+        let _ = writeln!(text, "  suppressions: {} of {} matched", plural(hits, "finding"), report.findings.len());
+        for line in unused.iter().take(MAX_ACCEPTED) {
+            let _ = writeln!(text, "    never matched: {line}");
+        }
+        if unused.len() > MAX_ACCEPTED {
+            let _ = writeln!(text, "    never matched: {} more", unused.len() - MAX_ACCEPTED);
+        }
+    }
+    for line in report.baseline_gone.iter().take(MAX_ACCEPTED) {
+        let _ = writeln!(text, "  gone since the baseline: {line}");
+    }
+    if report.baseline_gone.len() > MAX_ACCEPTED {
+        let _ = writeln!(text, "  gone since the baseline: {} more", report.baseline_gone.len() - MAX_ACCEPTED);
     }
     text
 }
@@ -193,20 +237,18 @@ fn grouped(number: u64) -> String {
 }
 
 fn render_finding(text: &mut String, finding: &Finding, style: Style) {
-    let (paint, level) = if finding.gating { (Paint::Error, "error") } else { (Paint::Warning, "warning") };
-    let head = style.paint(paint, &format!("{level}[{}]", words(finding.kind).name));
-    let _ = writeln!(text, "{head}{}", style.paint(Paint::Strong, &format!(": {}", finding.title)));
+    render_title(text, finding, style);
     let width = gutter_width(finding);
     let mut previous_file = String::new();
     for (index, stack) in finding.stacks.iter().enumerate() {
         let Some(frame) = primary(&stack.frames) else {
-            let _ = writeln!(text, "{} {}: {}", gutter(style, width, "="), side_words(stack, index), stack.lost);
+            let _ = writeln!(text, "{} {}: {}", gutter(style, width, "="), side_words(finding, index), stack.lost);
             continue;
         };
         let arrow = if index == 0 { "-->" } else { ":::" };
         let column = if frame.column > 0 { format!(":{}", frame.column) } else { String::new() };
         let _ = writeln!(text, "{:width$}{} {}{column}", "", style.paint(Paint::Gutter, arrow), place(frame));
-        render_excerpt(text, frame, &side_words(stack, index), index == 0, width, style);
+        render_excerpt(text, frame, &side_words(finding, index), index == 0, width, style);
         previous_file.clone_from(&frame.file);
     }
     let mut note = |label: &str, words: &str| {
@@ -236,25 +278,24 @@ fn render_finding(text: &mut String, finding: &Finding, style: Style) {
     note("help", &finding.fix);
     note("id", &finding.id);
     for (index, stack) in finding.stacks.iter().enumerate().filter(|(_, stack)| !stack.frames.is_empty()) {
-        let _ = writeln!(text, "  {}:", side_words(stack, index));
-        render_frames(text, &stack.frames, style);
+        let _ = writeln!(text, "  {}:", side_words(finding, index));
+        // An access may be of the library's own memory; of a lock operation only the caller tells something.
+        render_frames(text, &stack.frames, stack.lock.is_none(), style);
     }
     if let Some(super::Location::Heap { frames, thread, .. }) = &finding.location
         && !frames.is_empty()
     {
         let _ = writeln!(text, "  allocated by {}:", place::serial_name(*thread));
-        render_frames(text, frames, style);
+        render_frames(text, frames, false, style);
     }
 }
 
 /// `write of 8 bytes by thread T1 'worker', holding M`.
-fn side_words(stack: &Stack, index: usize) -> String {
-    let earlier = if index == 1 { "earlier " } else { "" };
-    let held = if stack.locks_held.is_empty() && stack.role != "free" && stack.lost.is_empty() {
-        ", no lock held"
-    } else {
-        ""
-    };
+fn side_words(finding: &Finding, index: usize) -> String {
+    let stack = &finding.stacks[index];
+    let earlier = if index == 1 && finding.kind == Kind::DataRace { "earlier " } else { "" };
+    let tells_locks = stack.lock.is_none() && stack.role != "free" && stack.lost.is_empty();
+    let held = if stack.locks_held.is_empty() && tells_locks { ", no lock held" } else { "" };
     format!("{earlier}{}{held}", place::stack_heading(stack))
 }
 
@@ -332,12 +373,12 @@ fn marked(line: &str, column: u32) -> (usize, usize) {
     (start, len.max(1))
 }
 
-/// Frames by number; runs of frames that are not the user's are folded into one line.
-fn render_frames(text: &mut String, frames: &[Frame], style: Style) {
+/// Frames by number; runs of frames that are not the user's are folded into one line, the innermost one only where asked.
+fn render_frames(text: &mut String, frames: &[Frame], innermost: bool, style: Style) {
     let any_own = frames.iter().any(|frame| is_own_source(&frame.file));
     let mut folded = 0;
     for (number, frame) in frames.iter().enumerate() {
-        let shown = style.everything || !any_own || is_own_source(&frame.file) || number == 0;
+        let shown = style.everything || !any_own || is_own_source(&frame.file) || (innermost && number == 0);
         if !shown {
             folded += 1;
             continue;

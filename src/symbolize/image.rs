@@ -39,6 +39,8 @@ impl std::fmt::Debug for Image {
 impl Image {
     /// Maps the file. It stays mapped until the process ends: a process symbolises a handful of modules once.
     pub(super) fn open(path: &Path) -> anyhow::Result<Image> {
+        // A recording may name anything, and opening a pipe or a device could wait or read without end.
+        anyhow::ensure!(std::fs::metadata(path)?.is_file(), "no regular file");
         let map = crate::os::map_file(&File::open(path)?)?;
         let bytes: &'static [u8] = Box::leak(Box::new(map));
         let file = object::File::parse(bytes)?;

@@ -137,8 +137,28 @@ fn cargo_conprof_nextest_gives_each_test_its_findings() {
         report.findings[0].tests,
         ["counter tests::counting_from_two_threads_races", "counter::integration from_outside_it_races_too"]
     );
-    assert_eq!(report.tests.len(), 5);
-    assert_eq!(report.processes.len(), 5, "the list phase leaves nothing");
+    assert_eq!(report.tests.len(), 6);
+    assert_eq!(report.processes.len(), 6, "the list phase leaves nothing");
+}
+
+#[test]
+fn a_deadlock_in_a_test_ends_and_names_the_test() {
+    let workspace = Workspace::new();
+    for (subcommand, test) in [
+        (&["test", "-p", "bank", "--lib"][..], "bank tests::opposite_transfers"),
+        (&["nextest", "run", "-p", "bank"], "bank tests::opposite_transfers"),
+    ] {
+        let words = [&["conprof", "--run-options", "--hang-after=2s"], subcommand].concat();
+        let output = workspace.command("cargo", &words).env("BANK_DEADLOCKS", "1").output().expect("cargo starts");
+        assert_eq!(output.status.code(), Some(66), "{}", stderr(&output));
+        let report = workspace.latest();
+        let deadlocks: Vec<_> =
+            report.findings.iter().filter(|finding| finding.kind == conprof::report::Kind::Deadlock).collect();
+        assert_eq!(deadlocks.len(), 1, "{}", stderr(&output));
+        assert_eq!(deadlocks[0].tests, [test], "{}", stderr(&output));
+        assert!(deadlocks[0].gating && stderr(&output).contains("error[deadlock]"), "{}", stderr(&output));
+    }
+    assert!(workspace.latest().tests.iter().any(|name| name == "bank tests::money_adds_up"));
 }
 
 #[test]
@@ -148,7 +168,7 @@ fn conprof_is_a_runner_for_nextest() {
     let output = workspace.command("cargo", &["nextest", "run", "--no-fail-fast"]).env(RUNNER, &runner).output();
     let output = output.expect("cargo starts");
     assert_eq!(output.status.code(), Some(100), "two tests fail: {}", stderr(&output));
-    assert!(stderr(&output).contains("5 tests run: 3 passed, 2 failed"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("6 tests run: 4 passed, 2 failed"), "{}", stderr(&output));
     let results = workspace.path("target/conprof");
     let runs: Vec<_> = std::fs::read_dir(&results).expect("results").flatten().collect();
     assert_eq!(runs.len(), 1, "one folder for the run of nextest");
@@ -160,7 +180,7 @@ fn conprof_is_a_runner_for_nextest() {
     assert_eq!(output.status.code(), Some(66));
     assert!(stderr(&output).contains("::error file=members/counter/src/lib.rs,line="), "{}", stderr(&output));
     let report = load(&merged);
-    assert_eq!((report.processes.len(), report.findings.len()), (5, 1));
+    assert_eq!((report.processes.len(), report.findings.len()), (6, 1));
 }
 
 #[test]

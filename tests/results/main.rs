@@ -155,7 +155,9 @@ fn suppressions_and_baselines_accept_and_say_so() {
     assert!(report.findings[0].suppressed && !report.findings[0].gating);
     let hits: Vec<u64> = report.suppressions.iter().map(|used| used.hits).collect();
     assert_eq!(hits, [1, 0]);
-    assert!(text(&output.stderr).contains("supp.txt:3: `rubbish`"), "{}", text(&output.stderr));
+    for words in ["supp.txt:3: `rubbish`", "suppressions: 1 finding of 1 matched\n    never matched: race:nowhere\n"] {
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
     for line in ["race:^*bump$", "race:src/main.rs", "race:HITS", "race_top:bump", "called_from_lib:app"] {
         let (output, _) = place.run(&["--suppress", line]);
         assert_eq!(output.status.code(), Some(0), "{line}: {}", text(&output.stderr));
@@ -169,6 +171,7 @@ fn suppressions_and_baselines_accept_and_say_so() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(report.findings[0].baseline);
     assert_eq!(report.baseline_gone, [gone.trim()]);
+    assert!(text(&output.stderr).contains(&format!("gone since the baseline: {gone}")), "{}", text(&output.stderr));
     let unknown = place.conprof(&["suppress", "out", "ffff"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(text(&unknown.stderr).contains(&id), "the ids there are: {}", text(&unknown.stderr));
@@ -250,8 +253,11 @@ fn repeats_are_merged_and_end_with_the_first_finding() {
 #[test]
 fn configuration_is_in_force_and_shown() {
     let place = Place::new();
-    std::fs::write(place.path("conprof.toml"), "exitcode = 9\nlog = 'words.txt'\nfail-onn = 'none'\n")
-        .expect("written");
+    std::fs::write(
+        place.path("conprof.toml"),
+        "exitcode = 9\nlog = 'words.txt'\nfail-onn = 'none'\n[[lock]]\nname = 'my::Spin'\n",
+    )
+    .expect("written");
     let run = |environment: &[(&str, &str)], options: &[&str]| {
         place.conprof_with(&[&["run", "--out", "out"], options, &["--", "./app"]].concat(), environment)
     };
@@ -280,6 +286,7 @@ fn configuration_is_in_force_and_shown() {
         "halt-on-error = true # CONPROF_OPTIONS".to_owned(),
         "repeat = 2 # command line".to_owned(),
         "quiet = false # built in".to_owned(),
+        format!("lock = name = \"my::Spin\" # {}", file.display()),
     ] {
         assert!(shown.contains(&line), "`{line}` is not in {shown:#?}");
     }
