@@ -156,12 +156,14 @@ stub!(atomic_before, handle_atomic_before, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_after, handle_atomic_after, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_acquired, handle_lock_acquired, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_tried, handle_lock_tried, pops 16, sp SP_WITH_ADDRESS);
+stub!(lock_failed, handle_lock_failed, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_released, handle_lock_released, pops 16, sp SP_WITH_ADDRESS);
 stub!(system_call_before, handle_system_call_before, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(system_call_after, handle_system_call_after, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(opaque, handle_opaque, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(lock_call, handle_lock_call, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(lock_return, handle_lock_return, pops 8, sp SP_WITHOUT_ADDRESS);
+stub!(lock_nothing, handle_nothing, pops 16, sp SP_WITH_ADDRESS);
 stub!(string_up, handle_string_up, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(string_down_inner, handle_string_down, pops 8, sp SP_WITHOUT_ADDRESS);
 stub!(function_entry_slow, handle_function_entry, pops 0, sp SP_OF_ENTRY);
@@ -419,9 +421,14 @@ handler!(handle_lock_tried, |state, saved| {
     check::atomic_after(state, saved.address as usize, saved.site as u32);
     if saved.flags & SAVED_ZF != 0 {
         lock::site_acquired(state, saved.address as usize, saved.site as u32);
+    } else {
+        lock::site_failed(state, saved.address as usize, saved.site as u32);
     }
 });
+handler!(handle_lock_failed, |state, saved| lock::site_failed(state, saved.address as usize, saved.site as u32));
 handler!(handle_lock_released, |state, saved| lock::site_released(state, saved.address as usize, saved.site as u32));
+// Lets a deferred signal in, at its end.
+handler!(handle_nothing, |_state, _saved| {});
 // These have no address: what the block names so is below it.
 handler!(handle_lock_call, |state, saved| lock::call(state, saved.site as u32, saved.rdi as usize, saved.rsi as usize));
 handler!(handle_lock_return, |state, saved| lock::called(state, saved.site as u32, saved.rax));
@@ -467,7 +474,7 @@ unsafe extern "C" fn handle_function_entry(state: *mut ThreadState, _saved: *con
 /// The slot table's first part, by [`Entry`]; unused slots are entries that check nothing.
 pub fn table() -> [u64; HOOK_BASE] {
     let mut table = [access as *const () as u64; HOOK_BASE];
-    let entries: [(Entry, unsafe extern "C" fn()); 20] = [
+    let entries: [(Entry, unsafe extern "C" fn()); 22] = [
         (Entry::Read1, covered::read_1),
         (Entry::Read2, covered::read_2),
         (Entry::Read4, covered::read_4),
@@ -483,9 +490,11 @@ pub fn table() -> [u64; HOOK_BASE] {
         (Entry::SyscallBefore, system_call_before),
         (Entry::SyscallAfter, system_call_after),
         (Entry::Opaque, opaque),
-        (Entry::LockAcquired, lock_acquired),
-        (Entry::LockReleased, lock_released),
+        (Entry::LockAcquired, lock::uncontended::acquired),
+        (Entry::LockReleased, lock::uncontended::released),
         (Entry::LockTried, lock_tried),
+        (Entry::LockFailed, lock_failed),
+        (Entry::LockMayRelease, lock::uncontended::may_release),
         (Entry::LockCall, lock_call),
         (Entry::LockReturn, lock_return),
     ];

@@ -17,6 +17,7 @@ pub mod replay;
 mod session;
 mod sides;
 
+pub use locks::incidents::Thresholds;
 pub use locks::recorded::Task;
 pub use profile::{add_samples, generated_code};
 pub(crate) use race::join;

@@ -1,13 +1,17 @@
 //! A recording under analysis, once or again and again while the program runs.
 
+use super::locks::incidents::long_polls;
 use super::locks::recorded::{Names, Recorded, Task};
 use super::race::{self, RunFacts};
 use super::sides::Context;
+use crate::profile::Profile;
+use crate::report::place;
 use crate::report::{
     Coverage, DegradedCheck, Exit, Finding, Kind, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict,
 };
 use crate::symbolize::{Sources, Symbolizer};
 use crate::trace::{HeaderView, Recording, RunRecord, TraceError};
+use crate::wire::incident::IncidentRow;
 use crate::wire::locks::LiveRow;
 use crate::wire::recording::*;
 use std::collections::BTreeMap;
@@ -149,6 +153,37 @@ impl Session {
         Ok(recorded.lock_order(&names))
     }
 
+    /// What incidents tell: starvation, livelock, locks held across blocking calls, blocked tasks, misuse.
+    fn incidents(&mut self, ending: &Ending) -> Result<Vec<Finding>, TraceError> {
+        let header = self.refresh()?;
+        let recorded = Recorded::read(&self.recording);
+        let now_ns = u64::try_from(ending.duration.as_nanos()).unwrap_or(u64::MAX);
+        let incidents = recorded.incidents(&self.recording, &header, now_ns);
+        if incidents.rows.is_empty() && incidents.lasting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let thresholds = self.run.thresholds;
+        let mut context = self.context(&header);
+        let names = Names::new(&mut context, &recorded);
+        let mut findings = incidents.findings(&thresholds, &names);
+        findings.retain(|finding| self.checks(place::words(finding.kind).name));
+        Ok(findings)
+    }
+
+    /// Polls of tasks that took long without blocking, with what samples of the processor say they did.
+    pub fn long_polls(&mut self, profile: &Profile) -> Result<Vec<Finding>, TraceError> {
+        if !self.checks("blocking-in-async") {
+            return Ok(Vec::new());
+        }
+        let header = self.refresh()?;
+        let recorded = Recorded::read(&self.recording);
+        let rows: Vec<IncidentRow> = self.recording.collect(0, header.counts[Table::Incidents as usize]);
+        let threshold = self.run.thresholds.poll_ns;
+        let mut context = self.context(&header);
+        let names = Names::new(&mut context, &recorded);
+        Ok(long_polls(&rows, threshold, header.start_ns, profile, &names))
+    }
+
     /// Looks for threads that can never go on. A wait counts from the second look on. `tasks` are the process's kernel threads;
     /// without them the process is gone, and what it recorded last counts.
     pub fn look_at_waits(&mut self, tasks: Option<&[Task]>, now_ns: u64) -> Result<WaitsNow, TraceError> {
@@ -189,6 +224,7 @@ impl Session {
         let mut findings = self.findings(0, u64::MAX)?;
         findings.extend(self.inversions()?);
         findings.extend(self.hangs.values().cloned());
+        findings.extend(self.incidents(ending)?);
         let header = self.recording.header()?;
         let degraded = self.degraded(&header);
         let verdict = if self.is_incomplete(&header) { Verdict::Incomplete } else { Verdict::Clean };

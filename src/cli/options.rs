@@ -72,6 +72,18 @@ pub struct RunOptions {
     /// End a program that can never go on by itself after DUR; 0 never does
     #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "10s")]
     pub hang_after: Duration,
+    /// Shortest blocking call with a lock held, or in an async task, that is a finding
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "20ms")]
+    pub blocking_after: Duration,
+    /// Longest poll of an async task, time blocked not counted, that is none
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "200ms")]
+    pub poll_after: Duration,
+    /// Shortest wait for a lock that others take meanwhile that is starvation
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "200ms")]
+    pub starvation_after: Duration,
+    /// Shortest time of attempts that keep failing that is a livelock
+    #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "200ms")]
+    pub livelock_after: Duration,
     /// Run N times and merge; each finding says in how many runs it was seen
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,

@@ -6,6 +6,7 @@ use super::outputs::{self, Acceptance};
 use super::pictures;
 use super::watch::Watcher;
 use super::words::Words;
+use crate::analyze::Thresholds;
 use crate::cargo::runner::Runner;
 use crate::gate::FailOn;
 use crate::launch::{
@@ -24,10 +25,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Kinds of finding that this version looks for.
-const IMPLEMENTED: [Kind; 4] = [Kind::DataRace, Kind::Deadlock, Kind::LostWakeup, Kind::LockOrderInversion];
+const IMPLEMENTED: [Kind; 9] = [
+    Kind::DataRace,
+    Kind::Deadlock,
+    Kind::LostWakeup,
+    Kind::LockOrderInversion,
+    Kind::LockMisuse,
+    Kind::Starvation,
+    Kind::Livelock,
+    Kind::LockHeldAcrossBlockingCall,
+    Kind::BlockingInAsync,
+];
 
 /// Runs the subcommand and returns the exit status; does not return where the program died by a signal and nothing gates.
 pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
@@ -153,11 +164,11 @@ impl Checks {
             return Ok(all(true));
         }
         let contention = names.iter().any(|name| name.trim() == CONTENTION);
-        // The group is asked for its pictures and its lock table.
-        let others: Vec<&String> = names.iter().filter(|name| name.trim() != CONTENTION).collect();
-        let others: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
-        let kinds = FailOn::parse(&others).map_err(|message| Refusal::new(exit::USAGE, message, ""))?.0;
-        let (kinds, impossible) = kinds.into_iter().partition(|kind| IMPLEMENTED.contains(kind));
+        let kinds = FailOn::parse(names).map_err(|message| Refusal::new(exit::USAGE, message, ""))?.0;
+        let (kinds, mut impossible): (Vec<Kind>, Vec<Kind>) =
+            kinds.into_iter().partition(|kind| IMPLEMENTED.contains(kind));
+        // A group is asked for what there is of it.
+        impossible.retain(|kind| names.iter().any(|name| name.trim() == kind_name(*kind)));
         Ok(Checks { kinds, impossible, contention, named: true })
     }
 }
@@ -171,6 +182,9 @@ impl Checks {
 
 /// Checks that need locks to be followed.
 const LOCK_CHECKS: [&str; 3] = ["deadlock", "lost-wakeup", "lock-order-inversion"];
+/// Checks that need waits to be measured.
+const WAIT_CHECKS: [&str; 6] =
+    [CONTENTION, "starvation", "livelock", "lock-held-across-blocking-call", "blocking-in-async", "lock-misuse"];
 
 fn kind_name(kind: Kind) -> String {
     crate::report::place::words(kind).name.to_string()
@@ -258,7 +272,18 @@ fn run_record(
             names
         },
         store_source: !options.no_source,
+        thresholds: thresholds(options),
     })
+}
+
+fn thresholds(options: &RunOptions) -> Thresholds {
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Thresholds {
+        blocking_ns: ns(options.blocking_after),
+        poll_ns: ns(options.poll_after),
+        starvation_ns: ns(options.starvation_after),
+        livelock_ns: ns(options.livelock_after),
+    }
 }
 
 /// One of the runs of `--repeat`.
@@ -341,7 +366,7 @@ impl One<'_> {
         if self.record.checks.iter().any(|check| LOCK_CHECKS.contains(&check.as_str())) {
             config |= CONFIG_LOCKS;
         }
-        if self.record.checks.iter().any(|check| check == CONTENTION) {
+        if self.record.checks.iter().any(|check| WAIT_CHECKS.contains(&check.as_str())) {
             // Waits are measured where locks have owners.
             config |= CONFIG_CONTENTION | CONFIG_LOCKS;
         }

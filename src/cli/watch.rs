@@ -170,6 +170,7 @@ impl<'a> Watcher<'a> {
         let ending = Ending { pid: self.pid, exit, duration };
         let written = pictures::profile(session, &ending, collected.as_ref(), report).and_then(|profile| {
             pictures::fill(report, &profile);
+            report.findings.extend(session.long_polls(&profile)?);
             report.lock_order = session.lock_order()?;
             if self.run.is_one_of_many() {
                 // A process of a test runner is kept cheap.

@@ -2,6 +2,7 @@
 
 use crate::trace::{ROW_SIZES, Row};
 use crate::wire::VERSION;
+use crate::wire::incident::IncidentRow;
 use crate::wire::locks::{LiveRow, LockRow, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
@@ -57,6 +58,7 @@ fn capacities(options: &RecordingOptions) -> [u64; TABLE_COUNT] {
         rows[Table::LockFigures as usize] = share(LockFiguresRow::SIZE, 1 << 13);
         rows[Table::WaitTotals as usize] = share(WaitTotalRow::SIZE, 1 << 16);
         rows[Table::BlameTotals as usize] = share(BlameTotalRow::SIZE, 1 << 16);
+        rows[Table::Incidents as usize] = share(IncidentRow::SIZE, 1 << 13);
         rows[Table::WaitEvents as usize] = share(WaitEventRow::SIZE, 1 << 17);
     }
     if options.config & CONFIG_RECORD_FULL != 0 {

@@ -21,7 +21,7 @@
 use super::emit::{Emitter, Gpr, Hole, ORIGIN};
 use super::liveness::{FLAGS, Set, bit};
 use crate::wire::entry::Entry;
-use crate::wire::locks::Operation;
+use crate::wire::locks::{Operation, type_of};
 use crate::wire::site::{Class, PackedSite, SiteFlags};
 use crate::wire::state::{GRANULE_MASK, KEY, SHADOW_BASE};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, Register};
@@ -400,6 +400,17 @@ fn covered_by_write(em: &mut Emitter, part: &Cold) {
     }
 }
 
+/// Ends the success edge of an acquiring compare-exchange; where the failure is told as well, that follows.
+fn or_failed(em: &mut Emitter, failed: Hole, fails: bool, call: impl FnOnce(&mut Emitter)) {
+    if !fails {
+        return em.fill_here(failed);
+    }
+    let done = em.jmp_forward();
+    em.fill_here(failed);
+    call(em);
+    em.fill_here(done);
+}
+
 /// Whether the instruction itself may be executed with a lowered `rsp` after its operand is shifted.
 fn may_shift(instruction: &Instruction) -> bool {
     !instruction.is_stack_instruction()
@@ -424,12 +435,18 @@ pub(crate) fn synchronising(
     let site = em.site(packed, svma);
     let unknown = matches!(class, Class::UnknownLoad | Class::UnknownStore | Class::UnknownRmw);
     let always = !unknown || packed.flags().has(SiteFlags::RELEASE_ALWAYS);
-    // With the order of atomics tracked, the runtime sees a possible unlock there.
-    let released = lock.is_some_and(|l| l.gives_up() || l == Operation::MayUnlock && !orders);
+    let released = match lock {
+        Some(lock) if lock.gives_up() => Some(Entry::LockReleased),
+        // With the order of atomics tracked, the runtime sees a possible unlock there.
+        Some(Operation::MayUnlock) if !orders => Some(Entry::LockMayRelease),
+        _ => None,
+    };
     let acquired = lock.is_some_and(Operation::takes) && matches!(instruction.mnemonic(), Mnemonic::Cmpxchg);
     let releases = class.writes() && orders && !lock.is_some_and(Operation::takes);
-    if released && !(releases && always) {
-        call_with_address(em, instruction, context, Entry::LockReleased, site)?;
+    // Where a slow path exists, its entry tells.
+    let fails = acquired && (lock.is_some_and(Operation::is_try) || type_of(packed.0).spins());
+    if let Some(entry) = released.filter(|_| !(releases && always)) {
+        call_with_address(em, instruction, context, entry, site)?;
     }
     // A lock that is known publishes nothing by being taken.
     if releases {
@@ -463,7 +480,7 @@ pub(crate) fn synchronising(
             if acquired && !both {
                 let failed = em.jcc_forward(5);
                 push_and_call(em, svma, s, Entry::LockAcquired, site, 0);
-                em.fill_here(failed);
+                or_failed(em, failed, fails, |em| push_and_call(em, svma, s, Entry::LockFailed, site, 0));
             }
         }
         None if may_shift(instruction) => {
@@ -487,7 +504,9 @@ pub(crate) fn synchronising(
             if acquired && !both {
                 let failed = em.jcc_forward(5);
                 push_arguments_and_call(em, next, s, Entry::LockAcquired, site, SPILL_OFFSET);
-                em.fill_here(failed);
+                let call =
+                    |em: &mut Emitter| push_arguments_and_call(em, next, s, Entry::LockFailed, site, SPILL_OFFSET);
+                or_failed(em, failed, fails, call);
             }
             em.pop(s);
             em.map(next, 128);

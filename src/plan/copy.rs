@@ -14,7 +14,7 @@ use super::{FunctionCopy, Tactic, Text};
 use crate::scan::primitives::LockMarks;
 use crate::scan::{Function, Policy, Site};
 use crate::wire::entry::{Entry, HOOK_BASE};
-use crate::wire::locks::{Operation, SLOW_PATH, Success, Type, lock_bits};
+use crate::wire::locks::{Operation, SLOW_PATH, Success, Type, lock_bits, operation_of};
 use crate::wire::site::{Class, Order, PackedSite, SiteFlags};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
 use std::collections::BTreeSet;
@@ -212,7 +212,8 @@ impl Copier<'_> {
             self.call(instruction, imports);
             return;
         }
-        if let Some(site) = self.lock_function.filter(|_| instruction.flow_control() == FlowControl::Return) {
+        let returns = instruction.flow_control() == FlowControl::Return || self.is_end_of_poll(instruction);
+        if let Some(site) = self.lock_function.filter(|_| returns) {
             checks::call_without_address(self.em, pc, Entry::LockReturn, site);
         }
         if self.tactic == Tactic::Races && instruction.is_jmp_near_indirect() && imports.takes_address(instruction) {
@@ -354,6 +355,22 @@ impl Copier<'_> {
             self.em.map(next, 0);
             checks::call_without_address(self.em, next, Entry::Opaque, site);
             self.tally.opaque_calls += 1;
+        }
+    }
+
+    /// A jump out of a function whose operation has no outcome: the function jumped to returns in its place.
+    fn is_end_of_poll(&self, instruction: &Instruction) -> bool {
+        let operation = self.marks.functions.get(&self.function.start.0).copied().and_then(operation_of);
+        if !matches!(operation, Some(Operation::Poll | Operation::PollRoot | Operation::Idle)) {
+            return false;
+        }
+        match instruction.flow_control() {
+            FlowControl::UnconditionalBranch => {
+                branch_target(instruction).is_some_and(|target| liveness::index_of(self.function, target).is_none())
+            }
+            // Jump tables are jumped through by a register.
+            FlowControl::IndirectBranch => instruction.op0_kind() == OpKind::Memory,
+            _ => false,
         }
     }
 

@@ -11,6 +11,7 @@
 //! operation; a release that is not seen leaves a hold that ends when another thread takes the lock.
 
 use super::{Function, ModuleScan};
+use crate::elf::{CodePointers, Image};
 use crate::wire::locks::{Operation, Success, Type, lock_bits, operation_of, success_of, type_of};
 use crate::wire::site::Class;
 use gimli::{EndianSlice, LittleEndian};
@@ -150,6 +151,9 @@ fn operation_by_name(name: &str) -> Option<Operation> {
         "send" => Operation::Send,
         "barrier" => Operation::Barrier,
         "pool" => Operation::Pool,
+        "poll" => Operation::Poll,
+        "poll-root" => Operation::PollRoot,
+        "idle" => Operation::Idle,
         _ => return None,
     })
 }
@@ -160,6 +164,7 @@ fn type_by_name(name: &str) -> Option<Type> {
         "std-mutex" => Type::StdMutex,
         "std-rwlock" => Type::StdRwLock,
         "std-condvar" => Type::StdCondvar,
+        "std-reentrant" => Type::StdReentrant,
         "parking-lot-mutex" => Type::ParkingLotMutex,
         "parking-lot-rwlock" => Type::ParkingLotRwLock,
         "parking-lot-condvar" => Type::ParkingLotCondvar,
@@ -259,6 +264,11 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
             }
         }
     }
+    // In unoptimised code a function of another crate may be called through a slot of the global offset table.
+    let slots: HashMap<u64, u64> = match Image::parse(data) {
+        Ok(image) => CodePointers::of(&image, (0, u64::MAX)).values_in_range.into_iter().collect(),
+        Err(_) => HashMap::new(),
+    };
     let Ok(file) = object::File::parse(data) else { return marks };
     let sections = load_sections(&file);
     let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
@@ -276,8 +286,8 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
                 if let Some(bits) = by_frames(&context, pc, catalogue).filter(|bits| fits(instruction, *bits)) {
                     marks.instructions.insert(pc, bits);
                 }
-            } else if instruction.is_call_near()
-                && let Some(compares) = atomics.get(&instruction.near_branch_target())
+            } else if let Some(target) = callee(instruction, &slots)
+                && let Some(compares) = atomics.get(&target)
                 && let Some(bits) = by_frames(&context, pc, catalogue)
                 && (*compares || !operation_of(bits).is_some_and(Operation::takes))
             {
@@ -291,6 +301,15 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
         }
     }
     marks
+}
+
+/// The function that a call calls, where that is known.
+fn callee(instruction: &Instruction, slots: &HashMap<u64, u64>) -> Option<u64> {
+    if instruction.is_call_near() {
+        return Some(instruction.near_branch_target());
+    }
+    let through_slot = instruction.is_call_near_indirect() && instruction.is_ip_rel_memory_operand();
+    through_slot.then(|| slots.get(&instruction.ip_rel_memory_address()).copied()).flatten()
 }
 
 /// An instruction that may take or give up a lock.

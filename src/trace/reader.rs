@@ -2,6 +2,7 @@
 
 use super::rows::{Row, at};
 use crate::wire::VERSION;
+use crate::wire::incident::IncidentRow;
 use crate::wire::locks::{LiveRow, LockRow, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
@@ -116,6 +117,7 @@ pub(crate) const ROW_SIZES: [u64; TABLE_COUNT] = {
     sizes[Table::LockFigures as usize] = size_of::<LockFiguresRow>() as u64;
     sizes[Table::WaitTotals as usize] = size_of::<WaitTotalRow>() as u64;
     sizes[Table::BlameTotals as usize] = size_of::<BlameTotalRow>() as u64;
+    sizes[Table::Incidents as usize] = size_of::<IncidentRow>() as u64;
     sizes[Table::WaitEvents as usize] = size_of::<WaitEventRow>() as u64;
     sizes
 };

@@ -1,5 +1,6 @@
 //! Decoding of single rows.
 
+use crate::wire::incident::IncidentRow;
 use crate::wire::locks::{HOLDS, HoldRow, LiveRow, LockRow, ONCES, OTHERS, OrderRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, Histogram, LockFiguresRow, WaitEventRow, WaitTotalRow};
@@ -44,6 +45,10 @@ row!(LockSetRow, LockSets, { lock: u64, parent: u32, acquired_at: u32, shared: u
 row!(EventRow, Events, { kind: u32, thread: u32, object: u64, size: u64, access: u32, reserved: u32 });
 row!(SiteRow, Sites, { pc: u64, packed: u64 });
 
+row!(IncidentRow, Incidents, {
+    kind: u32, detail: u32, thread: u32, lock: u32, access: u32, other_access: u32, other: u32, reserved: u32,
+    task: u64, count: u64, total_ns: u64, max_ns: u64, most: u64, lost_ns: u64, at_ns: u64,
+});
 row!(LockRow, Locks, { address: u64, first_access: u32, lock_type: u32, users: u64, gone: u32, owner: u32 });
 
 fn hold(bytes: &[u8]) -> HoldRow {
@@ -77,6 +82,7 @@ impl Row for LiveRow {
             wait_access: at!(bytes, offset_of!(LiveRow, wait_access), u32),
             wait_target: at!(bytes, offset_of!(LiveRow, wait_target), u32),
             hold_count: at!(bytes, offset_of!(LiveRow, hold_count), u32),
+            wait_acquisitions: at!(bytes, offset_of!(LiveRow, wait_acquisitions), u64),
             onces,
             holds,
         }

@@ -1,5 +1,6 @@
 //! `run.json`: what was run, so that a recording can be analysed later, by another conprof.
 
+use crate::analyze::Thresholds;
 use crate::report::{DegradedCheck, ModuleCoverage};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
@@ -38,6 +39,9 @@ pub struct RunRecord {
     pub checks: Vec<String>,
     /// Whether lines of source may be stored.
     pub store_source: bool,
+    /// How long something must last to be a finding.
+    #[serde(default)]
+    pub thresholds: Thresholds,
 }
 
 impl RunRecord {

@@ -73,10 +73,10 @@ fn a_check_that_is_asked_for_and_impossible_is_incomplete() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = rust("silent", "fn main() {}");
     let program = program.to_str().expect("UTF-8");
-    let output = finish(conprof(folder.path(), &["run", "--checks", "starvation", "--", program]));
+    let output = finish(conprof(folder.path(), &["run", "--checks", "hot-lock", "--", program]));
     assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
     let words = text(&output.stderr);
-    assert!(words.starts_with("warning: starvation"), "{words}");
+    assert!(words.starts_with("warning: hot-lock"), "{words}");
     assert!(words.trim_end().lines().last().is_some_and(|line| line.starts_with("INCOMPLETE: ")), "{words}");
     assert_eq!(report(&folder.path().join("conprof-out/latest"))["verdict"], "incomplete");
 }

@@ -1,10 +1,11 @@
-//! Runs the programs of `fixtures/lockorder` and `fixtures/deadlock` under `conprof run` and compares what is reported
+//! Runs the programs of `fixtures/lockorder`, `fixtures/deadlock` and `fixtures/starvation` under `conprof run` and compares what is reported
 //! with what their headers expect.
 //!
 //! One test per program and build profile, named `<folder>::<program>::<profile>`. A header says `expect:` and a kind of
 //! finding, or `clean`; `allow: possible` permits findings that do not gate; `ends: by itself` says that the program ends
-//! although some of its threads are stuck. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
-//! `// NOTIFY` must be in a stack of that role in the one finding, of the lock of that name where one is given.
+//! although some of its threads are stuck; `also: KIND` that another kind is found as well; `options:` what
+//! conprof is given. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
+//! `// NOTIFY`, `// BLOCKED`, `// POLLING` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given.
 
 #[path = "../schema/mod.rs"]
 mod schema;
@@ -45,12 +46,14 @@ struct Fixture {
     expect: String,
     allows_possible: bool,
     ends_by_itself: bool,
+    also: Option<String>,
+    options: Vec<String>,
     marks: Vec<Mark>,
 }
 
 fn fixtures() -> Vec<Fixture> {
     let mut all = Vec::new();
-    for folder in ["lockorder", "deadlock"] {
+    for folder in ["lockorder", "deadlock", "starvation"] {
         let sources = fs::read_dir(root().join(folder).join("src/bin")).expect("a folder of programs");
         for source in sources {
             let path = source.expect("a file").path();
@@ -62,6 +65,8 @@ fn fixtures() -> Vec<Fixture> {
                 expect: header("expect").expect("a header that says what to expect").to_owned(),
                 allows_possible: header("allow") == Some("possible"),
                 ends_by_itself: header("ends") == Some("by itself"),
+                also: header("also").map(str::to_owned),
+                options: header("options").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
                 marks: marks(&text),
             });
         }
@@ -75,7 +80,8 @@ fn marks(text: &str) -> Vec<Mark> {
     for (index, line) in text.lines().enumerate() {
         let Some((_, mark)) = line.rsplit_once("// ") else { continue };
         let (role, lock) = mark.split_once(": ").map_or((mark, None), |(role, lock)| (role, Some(lock.to_owned())));
-        if matches!(role, "HELD" | "WANTED" | "WAITING" | "WRITE-LOCKED" | "NOTIFY") {
+        let roles = ["HELD", "WANTED", "WAITING", "WRITE-LOCKED", "NOTIFY", "BLOCKED", "POLLING", "MISUSE"];
+        if roles.contains(&role) {
             marks.push(Mark { line: index as u32 + 1, role: role.to_lowercase(), lock });
         }
     }
@@ -95,7 +101,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Builds both packages, once per test run and profile.
+/// Builds the packages, once per test run and profile.
 fn build(profile: &str) -> Result<(), String> {
     fs::create_dir_all(target()).map_err(|error| error.to_string())?;
     let lock = File::create(target().join(format!("locks-{profile}.lock"))).map_err(|error| error.to_string())?;
@@ -107,7 +113,20 @@ fn build(profile: &str) -> Result<(), String> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--bins", "-p", "lockorder", "-p", "deadlock", "--profile", profile])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--bins",
+            "-p",
+            "lockorder",
+            "-p",
+            "deadlock",
+            "-p",
+            "starvation",
+            "--profile",
+            profile,
+        ])
         .arg("--manifest-path")
         .arg(root().join("Cargo.toml"))
         .arg("--target-dir")
@@ -129,8 +148,9 @@ fn check(fixture: &Fixture, profile: &str, folder: &str) -> Result<(), Failed> {
     let hang_after = if fixture.expect == "clean" { "2s" } else { "1s" };
     let errors = target().join("out").join(format!("{}-{profile}.stderr", fixture.name));
     let mut child = Command::new(env!("CARGO_BIN_EXE_conprof"))
-        .args(["run", "--hang-after", hang_after, "--out"])
+        .args(["run", "--fail-on", "all", "--hang-after", hang_after, "--out"])
         .arg(&out)
+        .args(&fixture.options)
         .arg("--")
         .arg(target().join(folder).join(&fixture.name))
         .stdin(Stdio::null())
@@ -156,14 +176,23 @@ fn check(fixture: &Fixture, profile: &str, folder: &str) -> Result<(), Failed> {
     verdict(fixture, status.code(), &report, &said).map_err(|why| format!("{why}\n{said}").into())
 }
 
-/// The kinds that these tests are about; races in the same programs are the business of others.
-fn is_about_locks(finding: &Finding) -> bool {
-    use conprof::report::Kind::{Deadlock, LockOrderInversion, LostWakeup};
-    matches!(finding.kind, Deadlock | LostWakeup | LockOrderInversion)
+/// The kinds that a program is about. Races are the business of other tests; programs that show how a lock order or a hang
+/// comes about may well hold locks for long.
+fn is_about_locks(folder: &str, finding: &Finding) -> bool {
+    use conprof::report::Kind::{DataRace, Deadlock, LockOrderInversion, LostWakeup};
+    match folder {
+        "starvation" => finding.kind != DataRace,
+        _ => matches!(finding.kind, Deadlock | LostWakeup | LockOrderInversion),
+    }
+}
+
+fn name(kind: conprof::report::Kind) -> String {
+    conprof::report::place::words(kind).name.to_owned()
 }
 
 fn verdict(fixture: &Fixture, code: Option<i32>, report: &Report, said: &str) -> Result<(), String> {
-    let found: Vec<&Finding> = report.findings.iter().filter(|finding| is_about_locks(finding)).collect();
+    let found: Vec<&Finding> =
+        report.findings.iter().filter(|finding| is_about_locks(fixture.folder, finding)).collect();
     let titles = || found.iter().map(|f| format!("{:?} {:?}: {}", f.confidence, f.kind, f.title)).collect::<Vec<_>>();
     let gating: Vec<&&Finding> = found.iter().filter(|finding| finding.gating).collect();
     if fixture.expect == "clean" {
@@ -174,9 +203,18 @@ fn verdict(fixture: &Fixture, code: Option<i32>, report: &Report, said: &str) ->
         // 66 for a race would be another test's failure; a signal would be conprof's ending it.
         return if matches!(code, Some(0 | 66)) { Ok(()) } else { Err(format!("it ended with {code:?}")) };
     }
+    if let Some(also) = &fixture.also
+        && !gating.iter().any(|finding| name(finding.kind) == *also)
+    {
+        return Err(format!("{also} was to be found as well: {:?}", titles()));
+    }
+    let gating: Vec<&&Finding> = gating
+        .into_iter()
+        .filter(|finding| fixture.also.as_ref().is_none_or(|also| name(finding.kind) != *also))
+        .collect();
     let [finding] = gating[..] else { return Err(format!("one gating finding was to be found: {:?}", titles())) };
-    let kind = serde_json::to_string(&finding.kind).map_err(|error| error.to_string())?;
-    if kind.trim_matches('"') != fixture.expect {
+    let kind = name(finding.kind);
+    if kind != fixture.expect {
         return Err(format!("it is a {kind}"));
     }
     if code != Some(66) {
@@ -196,7 +234,7 @@ fn verdict(fixture: &Fixture, code: Option<i32>, report: &Report, said: &str) ->
     if finding.fix.is_empty() || finding.stacks.iter().any(|stack| stack.thread.is_none()) {
         return Err("a fix, and a thread for each stack, were to be given".to_owned());
     }
-    let is_hang = fixture.expect != "lock-order-inversion";
+    let is_hang = matches!(fixture.expect.as_str(), "deadlock" | "lost-wakeup");
     if is_hang && finding.kind == conprof::report::Kind::Deadlock && !said.contains("error[deadlock]") {
         return Err("a deadlock is said in full".to_owned());
     }

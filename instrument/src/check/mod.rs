@@ -439,14 +439,25 @@ pub fn destroy(state: &mut ThreadState, key: usize) {
     }
 }
 
+/// Whether accesses of the thread are checked.
+pub fn is_on(state: &ThreadState) -> bool {
+    !state.check.private.is_null()
+}
+
 /// A lock was taken (acquires too). `site` is `NO_SITE` for interposed functions.
 pub fn lock_acquired(state: &mut ThreadState, lock: usize, site: u32, exclusive: bool) {
+    if !is_on(state) {
+        return;
+    }
     acquire(state, lock);
     locks::acquired(state, lock, site, exclusive);
 }
 
 /// A lock is about to be given up (releases too).
 pub fn lock_released(state: &mut ThreadState, lock: usize, _site: u32) {
+    if !is_on(state) {
+        return;
+    }
     locks::released(state, lock);
     release(state, lock);
 }
@@ -476,7 +487,7 @@ pub fn place(state: &mut ThreadState, site: u32) -> u32 {
 
 /// The process is about to end.
 pub fn exiting(state: &mut ThreadState) {
-    crate::lock::exiting();
+    crate::lock::exiting(state);
     flush(state);
 }
 

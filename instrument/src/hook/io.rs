@@ -4,11 +4,12 @@
 //! tells, so all share one object, as do all sockets. Who waits for several descriptors acquires all of these.
 //! Sharing only adds order.
 
-use super::{caller_is_checked, interpose, key, real};
+use super::{blocking, caller_is_checked, interpose, key, real};
 use crate::check;
 use crate::rt::syscall;
 use crate::thread::{self, ThreadState};
 use conprof_wire::recording::Interposed;
+use conprof_wire::waits::WaitKind;
 use core::ffi::{c_int, c_void};
 
 type Ptr = *mut c_void;
@@ -159,24 +160,24 @@ fn receives(fd: c_int, buffer: Ptr, len: isize) -> isize {
 
 unsafe extern "C" fn io_read(fd: c_int, buffer: Ptr, len: usize) -> isize {
     // SAFETY: forwarded.
-    receives(fd, buffer, unsafe { real::read(fd, buffer, len) })
+    receives(fd, buffer, blocking(WaitKind::Outside, || unsafe { real::read(fd, buffer, len) }))
 }
 
 unsafe extern "C" fn io_write(fd: c_int, buffer: Ptr, len: usize) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    unsafe { real::write(fd, buffer, len) }
+    blocking(WaitKind::Outside, || unsafe { real::write(fd, buffer, len) })
 }
 
 unsafe extern "C" fn io_pread(fd: c_int, buffer: Ptr, len: usize, offset: i64) -> isize {
     // SAFETY: forwarded.
-    receives(fd, buffer, unsafe { real::pread(fd, buffer, len, offset) })
+    receives(fd, buffer, blocking(WaitKind::Outside, || unsafe { real::pread(fd, buffer, len, offset) }))
 }
 
 unsafe extern "C" fn io_pwrite(fd: c_int, buffer: Ptr, len: usize, offset: i64) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    unsafe { real::pwrite(fd, buffer, len, offset) }
+    blocking(WaitKind::Outside, || unsafe { real::pwrite(fd, buffer, len, offset) })
 }
 
 unsafe fn send_parts(fd: c_int, parts: *const libc::iovec, count: usize) {
@@ -205,7 +206,7 @@ unsafe fn receive_parts(fd: c_int, parts: *const libc::iovec, count: usize, len:
 unsafe extern "C" fn io_readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
     // SAFETY: forwarded.
     unsafe {
-        let len = real::readv(fd, parts, count);
+        let len = blocking(WaitKind::Outside, || real::readv(fd, parts, count));
         receive_parts(fd, parts, count.max(0) as usize, len)
     }
 }
@@ -214,20 +215,20 @@ unsafe extern "C" fn io_writev(fd: c_int, parts: *const libc::iovec, count: c_in
     // SAFETY: forwarded.
     unsafe {
         send_parts(fd, parts, count.max(0) as usize);
-        real::writev(fd, parts, count)
+        blocking(WaitKind::Outside, || real::writev(fd, parts, count))
     }
 }
 
 unsafe extern "C" fn io_recv(fd: c_int, buffer: Ptr, len: usize, flags: c_int) -> isize {
     // SAFETY: forwarded.
-    let received = unsafe { real::recv(fd, buffer, len, flags) };
+    let received = blocking(WaitKind::Outside, || unsafe { real::recv(fd, buffer, len, flags) });
     receives(fd, buffer, received.min(len as isize));
     received
 }
 
 unsafe extern "C" fn io_recvfrom(fd: c_int, buffer: Ptr, len: usize, flags: c_int, from: Ptr, from_len: Ptr) -> isize {
     // SAFETY: forwarded.
-    let received = unsafe { real::recvfrom(fd, buffer, len, flags, from, from_len) };
+    let received = blocking(WaitKind::Outside, || unsafe { real::recvfrom(fd, buffer, len, flags, from, from_len) });
     receives(fd, buffer, received.min(len as isize));
     received
 }
@@ -235,7 +236,7 @@ unsafe extern "C" fn io_recvfrom(fd: c_int, buffer: Ptr, len: usize, flags: c_in
 unsafe extern "C" fn io_recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize {
     // SAFETY: forwarded; after success the message was readable.
     unsafe {
-        let len = real::recvmsg(fd, message, flags);
+        let len = blocking(WaitKind::Outside, || real::recvmsg(fd, message, flags));
         if len >= 0 {
             receive_parts(fd, (*message).msg_iov, (*message).msg_iovlen, len);
         }
@@ -246,20 +247,20 @@ unsafe extern "C" fn io_recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_
 unsafe extern "C" fn io_send(fd: c_int, buffer: Ptr, len: usize, flags: c_int) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    unsafe { real::send(fd, buffer, len, flags) }
+    blocking(WaitKind::Outside, || unsafe { real::send(fd, buffer, len, flags) })
 }
 
 unsafe extern "C" fn io_sendto(fd: c_int, buffer: Ptr, len: usize, flags: c_int, to: Ptr, to_len: u32) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    unsafe { real::sendto(fd, buffer, len, flags, to, to_len) }
+    blocking(WaitKind::Outside, || unsafe { real::sendto(fd, buffer, len, flags, to, to_len) })
 }
 
 unsafe extern "C" fn io_sendmsg(fd: c_int, message: *const libc::msghdr, flags: c_int) -> isize {
     // The message itself is the target's claim; its parts are not looked at before the kernel did.
     thread::run(|state| sending(state, fd));
     // SAFETY: forwarded.
-    unsafe { real::sendmsg(fd, message, flags) }
+    blocking(WaitKind::Outside, || unsafe { real::sendmsg(fd, message, flags) })
 }
 
 fn accepted(fd: c_int) -> c_int {
@@ -271,23 +272,23 @@ fn accepted(fd: c_int) -> c_int {
 
 unsafe extern "C" fn io_accept(fd: c_int, address: Ptr, len: Ptr) -> c_int {
     // SAFETY: forwarded.
-    accepted(unsafe { real::accept(fd, address, len) })
+    accepted(blocking(WaitKind::Outside, || unsafe { real::accept(fd, address, len) }))
 }
 
 unsafe extern "C" fn io_accept4(fd: c_int, address: Ptr, len: Ptr, flags: c_int) -> c_int {
     // SAFETY: forwarded.
-    accepted(unsafe { real::accept4(fd, address, len, flags) })
+    accepted(blocking(WaitKind::Outside, || unsafe { real::accept4(fd, address, len, flags) }))
 }
 
 unsafe extern "C" fn io_connect(fd: c_int, address: Ptr, len: u32) -> c_int {
     thread::run(|state| check::release(state, key::sockets()));
     // SAFETY: forwarded.
-    unsafe { real::connect(fd, address, len) }
+    blocking(WaitKind::Outside, || unsafe { real::connect(fd, address, len) })
 }
 
 unsafe extern "C" fn io_eventfd_read(fd: c_int, value: *mut u64) -> c_int {
     // SAFETY: forwarded.
-    let result = unsafe { real::eventfd_read(fd, value) };
+    let result = blocking(WaitKind::Outside, || unsafe { real::eventfd_read(fd, value) });
     if result == 0 {
         thread::run(|state| check::acquire(state, key::events()));
     }
@@ -315,25 +316,25 @@ fn waits(result: c_int) -> c_int {
 
 unsafe extern "C" fn io_epoll_wait(fd: c_int, events: Ptr, count: c_int, timeout: c_int) -> c_int {
     // SAFETY: forwarded.
-    waits(unsafe { real::epoll_wait(fd, events, count, timeout) })
+    waits(blocking(WaitKind::Outside, || unsafe { real::epoll_wait(fd, events, count, timeout) }))
 }
 
 unsafe extern "C" fn io_epoll_pwait(fd: c_int, events: Ptr, count: c_int, timeout: c_int, mask: Ptr) -> c_int {
     // SAFETY: forwarded.
-    waits(unsafe { real::epoll_pwait(fd, events, count, timeout, mask) })
+    waits(blocking(WaitKind::Outside, || unsafe { real::epoll_pwait(fd, events, count, timeout, mask) }))
 }
 
 unsafe extern "C" fn io_poll(fds: Ptr, count: u64, timeout: c_int) -> c_int {
     // SAFETY: forwarded.
-    waits(unsafe { real::poll(fds, count, timeout) })
+    waits(blocking(WaitKind::Outside, || unsafe { real::poll(fds, count, timeout) }))
 }
 
 unsafe extern "C" fn io_ppoll(fds: Ptr, count: u64, timeout: Time, mask: Ptr) -> c_int {
     // SAFETY: forwarded.
-    waits(unsafe { real::ppoll(fds, count, timeout, mask) })
+    waits(blocking(WaitKind::Outside, || unsafe { real::ppoll(fds, count, timeout, mask) }))
 }
 
 unsafe extern "C" fn io_select(count: c_int, read: Ptr, write: Ptr, except: Ptr, timeout: Ptr) -> c_int {
     // SAFETY: forwarded.
-    waits(unsafe { real::select(count, read, write, except, timeout) })
+    waits(blocking(WaitKind::Outside, || unsafe { real::select(count, read, write, except, timeout) }))
 }

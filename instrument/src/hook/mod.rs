@@ -17,6 +17,7 @@ pub mod real;
 pub mod rwlock;
 pub mod semaphore;
 pub mod signal;
+pub mod sleep;
 pub mod string;
 pub mod syscall;
 pub mod thread;
@@ -35,6 +36,8 @@ macro_rules! interpose {
                 "cmp byte ptr [rip+{ready}], 0",
                 "je 2f",
                 "call {entry}",
+                // For walking the target's stack: what runs from here on may change it.
+                "mov gs:[{guest_bp}], rbp",
                 "jmp {policy}",
                 "2:",
                 "mov r11, [rip+{real}]",
@@ -45,6 +48,7 @@ macro_rules! interpose {
                 "jmp {policy}",
                 ready = sym crate::thread::READY,
                 entry = sym crate::stubs::function_entry,
+                guest_bp = const crate::lock::GUEST_BP,
                 policy = sym $policy,
                 real = sym crate::hook::real::pointer::$name,
             )
@@ -54,9 +58,23 @@ macro_rules! interpose {
 pub(crate) use interpose;
 
 use crate::apply::pc_map;
+use crate::lock;
+
 use crate::apply::plan::is_checked_text;
 use crate::thread::ThreadState;
 use conprof_wire::state::Frame;
+use conprof_wire::waits::WaitKind;
+
+/// Makes a call that may block for something outside.
+pub(crate) fn blocking<R>(kind: WaitKind, call: impl FnOnce() -> R) -> R {
+    let (mut since, mut guest_bp) = (0, 0);
+    crate::thread::run(|state| (since, guest_bp) = lock::blocks(state));
+    let result = call();
+    if since != 0 {
+        crate::thread::run(|state| lock::blocked(state, kind, since, guest_bp));
+    }
+    result
+}
 
 /// Whether the function that called the interposer is one that runs as a checked copy: the place its call returns
 /// to, in the original text, is then patched with a jump into generated code. What allocators and other native

@@ -4,6 +4,7 @@ use super::{interpose, real};
 use crate::check;
 use crate::lock;
 use crate::thread::{self, ThreadState};
+use conprof_wire::incident::Misuse;
 use conprof_wire::locks::Type;
 use conprof_wire::recording::NO_SITE;
 use conprof_wire::waits::WaitKind;
@@ -71,7 +72,40 @@ pub(super) fn tried(lock: Ptr, lock_type: Type, exclusive: bool, result: c_int) 
 /// `result` says whether the lock is held now.
 fn hold(state: &mut ThreadState, lock: Ptr, lock_type: Type, result: c_int, exclusive: bool, is_try: bool) {
     if result == 0 || result == libc::EOWNERDEAD {
-        lock::interposed_acquired(state, lock as usize, exclusive, is_try, lock_type);
+        // SAFETY: the call has just taken it.
+        if lock_type != Type::PthreadMutex || unsafe { Glibc::of(lock) }.count <= 1 {
+            lock::interposed_acquired(state, lock as usize, exclusive, is_try, lock_type);
+        }
+    } else if result == libc::EDEADLK && !is_try {
+        lock::misused(state, lock as usize, lock_type, Misuse::DoubleLock);
+    }
+}
+
+/// The beginning of glibc's `pthread_mutex_t` on x86-64 (`struct __pthread_mutex_s`).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Glibc {
+    lock: u32,
+    /// Of a recursive mutex, how often its owner has it.
+    count: u32,
+    /// Kernel thread id; 0 where nobody has it.
+    owner: u32,
+    users: u32,
+    kind: u32,
+}
+
+impl Glibc {
+    /// Kinds whose unlock does not look at who calls: `PTHREAD_MUTEX_TIMED_NP` and `PTHREAD_MUTEX_ADAPTIVE_NP`, private to the
+    /// process, without robustness, priority or elision.
+    fn is_unchecked(self) -> bool {
+        matches!(self.kind, 0 | 3)
+    }
+
+    /// # Safety
+    /// `mutex` is a mutex that the target uses now.
+    unsafe fn of(mutex: Ptr) -> Glibc {
+        // SAFETY: the structure begins so; others may change it meanwhile.
+        unsafe { (mutex as *const Glibc).read_volatile() }
     }
 }
 
@@ -97,6 +131,9 @@ unsafe extern "C" fn mutex_init(mutex: Ptr, attributes: Ptr) -> c_int {
 unsafe extern "C" fn mutex_destroy(mutex: Ptr) -> c_int {
     // SAFETY: forwarded.
     let result = unsafe { real::pthread_mutex_destroy(mutex) };
+    if result == libc::EBUSY {
+        thread::run(|state| lock::misused(state, mutex as usize, Type::PthreadMutex, Misuse::DestroyOfHeld));
+    }
     if result == 0 {
         gone(mutex);
     }
@@ -124,9 +161,27 @@ unsafe extern "C" fn mutex_clocklock(mutex: Ptr, clock: c_int, time: Time) -> c_
 }
 
 unsafe extern "C" fn mutex_unlock(mutex: Ptr) -> c_int {
-    giving_up(mutex);
+    // SAFETY: the target is about to unlock it.
+    let before = unsafe { Glibc::of(mutex) };
+    let misuse = |state: &mut ThreadState, how| lock::misused(state, mutex as usize, Type::PthreadMutex, how);
+    thread::run(|state| {
+        if before.is_unchecked() && before.lock == 0 {
+            misuse(state, Misuse::UnlockOfUnlocked);
+        } else if before.is_unchecked() && before.owner != 0 && before.owner != state.tid {
+            misuse(state, Misuse::UnlockByOther);
+        }
+        // The inner calls of a recursive mutex give nothing up.
+        if before.count <= 1 {
+            lock::released(state, mutex as usize, NO_SITE);
+        }
+    });
     // SAFETY: forwarded.
-    unsafe { real::pthread_mutex_unlock(mutex) }
+    let result = unsafe { real::pthread_mutex_unlock(mutex) };
+    if result == libc::EPERM {
+        let how = if before.owner == 0 { Misuse::UnlockOfUnlocked } else { Misuse::UnlockByOther };
+        thread::run(|state| misuse(state, how));
+    }
+    result
 }
 
 unsafe extern "C" fn c11_lock(mutex: Ptr) -> c_int {
@@ -174,7 +229,10 @@ fn waits(condition: Ptr, mutex: Ptr, is_timed: bool, wait: impl FnOnce() -> c_in
 }
 
 fn signals(condition: Ptr) {
-    thread::run(|state| check::release(state, condition as usize));
+    thread::run(|state| {
+        check::release(state, condition as usize);
+        lock::notified(state, condition as usize);
+    });
 }
 
 unsafe extern "C" fn condition_wait(condition: Ptr, mutex: Ptr) -> c_int {

@@ -115,6 +115,18 @@ reals! {
 
     syscall(number: i64) -> i64, UNRESOLVED;
 
+    nanosleep(time: Time, rest: Ptr) -> c_int, UNRESOLVED;
+    clock_nanosleep(clock: c_int, flags: c_int, time: Time, rest: Ptr) -> c_int, UNRESOLVED;
+    usleep(time: u32) -> c_int, UNRESOLVED;
+    sleep(time: u32) -> u32, UNRESOLVED;
+    fsync(fd: c_int) -> c_int, UNRESOLVED;
+    fdatasync(fd: c_int) -> c_int, UNRESOLVED;
+    flock(fd: c_int, operation: c_int) -> c_int, UNRESOLVED;
+    getaddrinfo(node: Ptr, service: Ptr, hints: Ptr, result: Ptr) -> c_int, UNRESOLVED;
+    waitpid(pid: i32, status: Ptr, options: c_int) -> i32, UNRESOLVED;
+    wait4(pid: i32, status: Ptr, options: c_int, usage: Ptr) -> i32, UNRESOLVED;
+    waitid(kind: c_int, id: u32, info: Ptr, options: c_int) -> c_int, UNRESOLVED;
+
     pthread_create(thread: *mut u64, attributes: Ptr, start: Ptr, argument: Ptr) -> c_int, UNRESOLVED;
     pthread_join(thread: u64, result: *mut Ptr) -> c_int, UNRESOLVED;
     pthread_tryjoin_np(thread: u64, result: *mut Ptr) -> c_int, UNRESOLVED;

@@ -13,6 +13,7 @@
 use super::{interpose, key, real};
 use crate::apply::pc_map;
 use crate::check;
+use crate::lock;
 use crate::record;
 use crate::rt::{cpu, syscall};
 use crate::stubs;
@@ -182,7 +183,8 @@ unsafe extern "C" fn wrapper(signal: c_int, info: *mut libc::siginfo_t, context:
     unsafe {
         let synchronous = SYNCHRONOUS.contains(&signal) && (*info).si_code > 0;
         if let Some(state) = own_state() {
-            let inside = (&raw const (*state).gs.guard).read_volatile() != 0;
+            let pc = (&raw const (*context).uc_mcontext.gregs[RIP]).read() as u64;
+            let inside = (&raw const (*state).gs.guard).read_volatile() != 0 || lock::uncontended::is_inside(pc);
             if inside && !synchronous && record::process_is_ours() && defer(state, info, context) {
                 return;
             }

@@ -7,15 +7,16 @@
 //! ```
 //!
 //! A lock has a [`Meter`], which keeps the integral of its waiters over time (see `conprof_wire::waits`). No clock is
-//! read on an uncontended acquisition or release, but for one in [`HOLD_SAMPLE`] that measures the hold.
+//! read on an uncontended acquisition or release, but for one in [`SAMPLE`] that measures the hold.
 //!
 //! Direction of error: a release that was not seen blames nobody for what its hold caused. Meters lose counts
 //! where two threads share a lock at the same moment; never time.
 
-use super::Call;
+use super::slots::Slots;
+use super::uncontended::{CONTENDED_SAMPLE, SAMPLE};
+use super::{Call, incident};
 use crate::check;
 use crate::record::{self, table as rows};
-use crate::rt::lock::SpinLock;
 use crate::rt::{arena, syscall};
 use crate::thread::ThreadState;
 use conprof_wire::locks::{LockRow, Operation, type_of};
@@ -23,16 +24,10 @@ use conprof_wire::recording::{CONFIG_CONTENTION, Table};
 use conprof_wire::waits::{
     BlameTotalRow, HISTOGRAM_BUCKETS, LockFiguresRow, NO_LOCK, WaitEventRow, WaitKind, WaitTotalRow, histogram_bucket,
 };
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-/// One uncontended hold in this many is measured, of a lock that nobody has waited for.
-const HOLD_SAMPLE: u64 = 64;
-/// The same for a lock that somebody has waited for.
-const CONTENDED_HOLD_SAMPLE: u64 = 8;
 /// Spins before the processor is given away.
 const SPINS: u32 = 200;
-/// Slots looked at before a total counts as not there.
-const PROBES: usize = 64;
 
 /// What is kept of a lock while it is in use. All-zero bytes are a valid value.
 #[repr(C, align(64))]
@@ -53,17 +48,25 @@ struct Meter {
     access: AtomicU32,
     /// Row of the lock's figures plus 1; 0 while it has none.
     figures: AtomicU32,
-    readers: AtomicU32,
+    readers: AtomicU16,
+    /// 1 only where nobody waits, nothing that the present hold or the one before caused is still to be blamed, and the present
+    /// hold is not measured. Set with `word` taken.
+    quiet: AtomicU16,
     /// Serial of the thread that released it last, plus 1.
     waker: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Meter>() == 64);
 
+/// Offsets in a meter, for the short way of an acquisition.
+pub(super) const METER_QUIET: usize = core::mem::offset_of!(Meter, quiet);
+pub(super) const METER_ACQUISITIONS: usize = core::mem::offset_of!(Meter, acquisitions);
+pub(super) const METER_ACCESS: usize = core::mem::offset_of!(Meter, access);
+pub(super) const METER_FIGURES: usize = core::mem::offset_of!(Meter, figures);
+
 static METERS: AtomicPtr<Meter> = AtomicPtr::new(core::ptr::null_mut());
 static WAIT_SLOTS: Slots = Slots::new();
 static BLAME_SLOTS: Slots = Slots::new();
-static ADD: SpinLock<()> = SpinLock::new(());
 
 /// Once, after the tables of locks are made.
 pub(super) fn init() {
@@ -71,7 +74,7 @@ pub(super) fn init() {
         return;
     }
     let locks = rows::capacity(Table::Locks) as usize;
-    if WAIT_SLOTS.init(Table::WaitTotals) && BLAME_SLOTS.init(Table::BlameTotals) {
+    if WAIT_SLOTS.init(Table::WaitTotals) && BLAME_SLOTS.init(Table::BlameTotals) && incident::init() {
         if let Some(memory) = arena::pages(locks * size_of::<Meter>()) {
             METERS.store(memory as *mut Meter, Ordering::Relaxed);
         }
@@ -88,6 +91,11 @@ fn meter(lock: u32) -> Option<&'static Meter> {
     Some(unsafe { &*meters.add(lock as usize) })
 }
 
+/// Address of a lock's meter; 0 where there is none.
+pub(super) fn meter_address(lock: u32) -> u64 {
+    meter(lock).map_or(0, |meter| core::ptr::from_ref(meter) as u64)
+}
+
 /// Whether waits are measured.
 #[inline]
 pub(super) fn is_on() -> bool {
@@ -95,10 +103,9 @@ pub(super) fn is_on() -> bool {
 }
 
 impl Meter {
-    /// Advances the integral, and changes the number of waiters by `change` after that.
-    fn advance(&self, now: u64, change: i32) -> u32 {
+    fn take_word(&self) {
         let mut spins = 0u32;
-        // Acquire: pairs with the release below.
+        // Acquire: pairs with the release in `give_word`.
         while self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             spins = spins.wrapping_add(1);
             if spins % SPINS == 0 {
@@ -106,6 +113,27 @@ impl Meter {
             }
             core::hint::spin_loop();
         }
+    }
+
+    fn give_word(&self) {
+        // Release: pairs with the acquire in `take_word`.
+        self.word.store(0, Ordering::Release);
+    }
+
+    /// Lets acquisitions and releases take the short way, if nothing speaks against it.
+    fn settle(&self) {
+        self.take_word();
+        let quiet = self.waiters.load(Ordering::Relaxed) == 0
+            && self.area.load(Ordering::Relaxed) == self.mark.load(Ordering::Relaxed)
+            && self.hold_since.load(Ordering::Relaxed) == 0;
+        self.quiet.store(u16::from(quiet), Ordering::Relaxed);
+        self.give_word();
+    }
+
+    /// Advances the integral, and changes the number of waiters by `change` after that.
+    fn advance(&self, now: u64, change: i32) -> u32 {
+        self.take_word();
+        self.quiet.store(0, Ordering::Relaxed);
         let waiters = self.waiters.load(Ordering::Relaxed);
         // Another thread may have read its clock later and come first.
         let since = self.since.load(Ordering::Relaxed);
@@ -115,8 +143,7 @@ impl Meter {
         self.since.store(until, Ordering::Relaxed);
         let changed = if change < 0 { waiters.saturating_sub(1) } else { waiters.wrapping_add(change as u32) };
         self.waiters.store(changed, Ordering::Relaxed);
-        // Release: pairs with the acquire above.
-        self.word.store(0, Ordering::Release);
+        self.give_word();
         changed
     }
 
@@ -185,6 +212,25 @@ pub(super) fn begin(lock: u32, call: &mut Call) {
     if let Some((_, row)) = meter.figures(lock) {
         small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
     }
+    call.acquisitions = acquisitions(lock);
+}
+
+/// How often the lock was taken so far.
+pub(super) fn acquisitions(lock: u32) -> u64 {
+    let Some(meter) = meter(lock) else { return 0 };
+    let figures = meter.figures.load(Ordering::Relaxed);
+    let folded = figures.checked_sub(1).and_then(|number| rows::row::<LockFiguresRow>(Table::LockFigures, number));
+    let folded = folded.map_or(0, |row| counter!(row, acquisitions).load(Ordering::Relaxed));
+    folded + meter.acquisitions.load(Ordering::Relaxed)
+}
+
+/// The waiting for the lock so far, over all waiters.
+pub(super) fn waiting_ns(lock: u32, now: u64) -> u64 {
+    let Some(meter) = meter(lock) else { return 0 };
+    if meter.waiters.load(Ordering::Relaxed) != 0 {
+        meter.advance(now, 0);
+    }
+    meter.area.load(Ordering::Relaxed)
 }
 
 /// The slow path is left, with or without the lock. Returns the access row of the waiting stack.
@@ -205,6 +251,7 @@ pub(super) fn end(state: &mut ThreadState, lock: u32, call: &Call, site: u32, to
     let shares = super::operation_of(call.packed).is_some_and(Operation::shares);
     let kind = if shares { WaitKind::Shared } else { WaitKind::Lock };
     lock_waited(state, meter, lock, (kind, access), (call.since, now), call.holder);
+    incident::lock_waited(state, lock, (kind, access), (call.since, now), call.acquisitions, call.holder);
     access
 }
 
@@ -236,9 +283,38 @@ fn lock_waited(
     });
 }
 
+/// A thread begins to spin for a lock.
+pub(super) fn spins(lock: u32, now: u64) {
+    let Some(meter) = meter(lock) else { return };
+    let waiters = meter.advance(now, 1);
+    if let Some((_, row)) = meter.figures(lock) {
+        small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
+    }
+}
+
+/// It no longer does, and may have the lock.
+pub(super) fn spun(
+    state: &mut ThreadState,
+    lock: u32,
+    what: (WaitKind, u32),
+    (since, now): (u64, u64),
+    holder: u32,
+    took: bool,
+) {
+    let Some(meter) = meter(lock) else { return };
+    meter.advance(now, -1);
+    if took {
+        state.lock.waited = true;
+        if let Some((_, row)) = meter.figures(lock) {
+            counter!(row, contended).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    lock_waited(state, meter, lock, what, (since, now), holder);
+}
+
 /// A slow path was left without its return: by unwinding or a jump.
 pub(super) fn abandoned(call: &Call) {
-    if call.since != 0 {
+    if call.since != 0 && super::operation_of(call.packed).is_some_and(Operation::takes) {
         if let Some(meter) = super::table::find(call.address as usize).and_then(meter) {
             meter.advance(record::time_ns(), -1);
         }
@@ -249,11 +325,11 @@ pub(super) fn abandoned(call: &Call) {
 pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: bool) {
     let waited = core::mem::replace(&mut state.lock.waited, false);
     let Some(meter) = meter(lock) else { return };
-    let number = state.lock.acquisitions;
+    let mut number = meter.acquisitions.load(Ordering::Relaxed) + 1;
     let figures = meter.figures.load(Ordering::Relaxed);
     if figures == 0 {
         // An exclusive holder is the only one to write here.
-        meter.acquisitions.store(meter.acquisitions.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        meter.acquisitions.store(number, Ordering::Relaxed);
     } else if let Some(row) = rows::row::<LockFiguresRow>(Table::LockFigures, figures - 1) {
         let before = meter.acquisitions.swap(0, Ordering::Relaxed);
         counter!(row, acquisitions).fetch_add(before + 1, Ordering::Relaxed);
@@ -280,19 +356,23 @@ pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: 
             add_blame(waker - 1, number, meter.access.load(Ordering::Relaxed), 0, area.wrapping_sub(mark));
         }
     }
+    if check::is_on(state) {
+        // There every acquisition comes here, and leaves nothing in the meter.
+        number = state.lock.acquisitions;
+    }
     if shares {
         let readers = meter.readers.fetch_add(1, Ordering::Relaxed) + 1;
         if figures != 0 {
             if let Some(row) = rows::row::<LockFiguresRow>(Table::LockFigures, figures - 1) {
-                small_counter!(row, readers_peak).fetch_max(readers, Ordering::Relaxed);
+                small_counter!(row, readers_peak).fetch_max(u32::from(readers), Ordering::Relaxed);
             }
         }
         if readers > 1 {
-            return;
+            return settle(state, meter);
         }
     } else {
         meter.readers.store(0, Ordering::Relaxed);
-        let sample = if figures == 0 { HOLD_SAMPLE } else { CONTENDED_HOLD_SAMPLE };
+        let sample = if figures == 0 { SAMPLE } else { CONTENDED_SAMPLE };
         let measured = waited || contended || number % sample == 0;
         if measured && now == 0 {
             now = record::time_ns();
@@ -301,6 +381,14 @@ pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: 
     }
     meter.access.store(access, Ordering::Relaxed);
     meter.mark.store(meter.area.load(Ordering::Relaxed), Ordering::Relaxed);
+    settle(state, meter);
+}
+
+/// As [`Meter::settle`], where the short way exists.
+fn settle(state: &ThreadState, meter: &Meter) {
+    if !check::is_on(state) {
+        meter.settle();
+    }
 }
 
 /// A lock is about to be released at a site.
@@ -342,14 +430,17 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, shares: bo
             }
         }
     }
+    settle(state, meter);
 }
 
 /// The lock is gone: the next one at its row starts afresh.
 pub(super) fn gone(lock: u32) {
     let Some(meter) = meter(lock) else { return };
-    for word in [&meter.waiters, &meter.access, &meter.figures, &meter.readers, &meter.waker] {
+    for word in [&meter.waiters, &meter.access, &meter.figures, &meter.waker] {
         word.store(0, Ordering::Relaxed);
     }
+    meter.readers.store(0, Ordering::Relaxed);
+    meter.quiet.store(0, Ordering::Relaxed);
     for word in [&meter.area, &meter.mark, &meter.hold_since, &meter.acquisitions] {
         word.store(0, Ordering::Relaxed);
     }
@@ -376,10 +467,12 @@ pub(super) fn wait(state: &mut ThreadState, kind: WaitKind, lock: u32, access: u
     state.lock.wait_kind = kind as u32;
     state.lock.wait_access = access;
     state.lock.wait_lock = 0;
+    incident::blocks(state, now);
     if matches!(kind, WaitKind::Lock | WaitKind::Shared) && lock != 0 {
         if let Some(meter) = meter(lock) {
             let waiters = meter.advance(now, 1);
             state.lock.wait_lock = lock;
+            state.lock.wait_acquisitions = acquisitions(lock);
             state.lock.wait_holder = super::table::owner(lock);
             if let Some((_, row)) = meter.figures(lock) {
                 small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
@@ -391,7 +484,9 @@ pub(super) fn wait(state: &mut ThreadState, kind: WaitKind, lock: u32, access: u
 fn slow_path_under_way(state: &ThreadState) -> bool {
     let count = state.lock.call_count as usize;
     let top = count.checked_sub(1).and_then(|top| state.lock.calls.get(top));
-    top.is_some_and(|call| call.since != 0 && call.sp > state.guest_sp)
+    top.is_some_and(|call| {
+        call.since != 0 && call.sp > state.guest_sp && super::operation_of(call.packed).is_some_and(Operation::takes)
+    })
 }
 
 /// What [`wait`] began is over.
@@ -407,6 +502,8 @@ pub(super) fn waited(state: &mut ThreadState) {
             meter.advance(now, -1);
             let holder = state.lock.wait_holder;
             lock_waited(state, meter, lock, (kind, access), (since, now), holder);
+            let acquisitions = state.lock.wait_acquisitions;
+            incident::lock_waited(state, lock, (kind, access), (since, now), acquisitions, holder);
             state.lock.waited = true;
             if let Some((_, row)) = meter.figures(lock) {
                 counter!(row, contended).fetch_add(1, Ordering::Relaxed);
@@ -414,6 +511,7 @@ pub(super) fn waited(state: &mut ThreadState) {
         }
         return;
     }
+    incident::blocked(state, kind, access, since, now);
     add_wait(state.serial, NO_LOCK, kind, access, now.saturating_sub(since));
     add_event(&WaitEventRow {
         start_ns: since,
@@ -431,75 +529,7 @@ fn add_event(event: &WaitEventRow) {
     rows::append(Table::WaitEvents, event);
 }
 
-/// Rows of totals, found by their keys.
-struct Slots {
-    slots: AtomicPtr<AtomicU32>,
-    mask: AtomicU32,
-}
-
-impl Slots {
-    const fn new() -> Slots {
-        Slots { slots: AtomicPtr::new(core::ptr::null_mut()), mask: AtomicU32::new(0) }
-    }
-
-    fn init(&self, table: Table) -> bool {
-        let slots = (rows::capacity(table) as usize).max(PROBES).saturating_mul(2).next_power_of_two();
-        let Some(memory) = arena::pages(slots * size_of::<AtomicU32>()) else { return false };
-        self.mask.store(slots as u32 - 1, Ordering::Relaxed);
-        self.slots.store(memory as *mut AtomicU32, Ordering::Relaxed);
-        true
-    }
-
-    /// The row with the key that `is` recognises, or `new` appended.
-    fn find_or_add<T: Copy>(&self, table: Table, hash: u64, is: impl Fn(&T) -> bool, new: &T) -> Option<*mut T> {
-        let found = self.find(table, hash, &is);
-        if found.is_some() {
-            return found;
-        }
-        let _add = ADD.lock();
-        if let Some(found) = self.find(table, hash, &is) {
-            return Some(found);
-        }
-        let index = rows::append(table, new)?;
-        for probe in 0..PROBES {
-            let slot = self.slot(hash, probe)?;
-            if slot.load(Ordering::Relaxed) == 0 {
-                // Release: pairs with the acquire in `find`.
-                slot.store(index + 1, Ordering::Release);
-                break;
-            }
-        }
-        rows::row(table, index)
-    }
-
-    fn find<T>(&self, table: Table, hash: u64, is: &impl Fn(&T) -> bool) -> Option<*mut T> {
-        for probe in 0..PROBES {
-            // Acquire: pairs with the release in `find_or_add`; the row's key is whole and does not change.
-            let index = self.slot(hash, probe)?.load(Ordering::Acquire);
-            if index == 0 {
-                return None;
-            }
-            let row = rows::row::<T>(table, index - 1)?;
-            // SAFETY: the row is in the mapping and published.
-            if is(unsafe { &*row }) {
-                return Some(row);
-            }
-        }
-        None
-    }
-
-    fn slot(&self, hash: u64, probe: usize) -> Option<&'static AtomicU32> {
-        let slots = self.slots.load(Ordering::Relaxed);
-        if slots.is_null() {
-            return None;
-        }
-        let at = (hash >> 32).wrapping_add(probe as u64) as u32 & self.mask.load(Ordering::Relaxed);
-        // SAFETY: the index is masked to the slots, which are never unmapped.
-        Some(unsafe { &*slots.add(at as usize) })
-    }
-}
-
-fn mix(a: u32, b: u32, c: u32, d: u32) -> u64 {
+pub(super) fn mix(a: u32, b: u32, c: u32, d: u32) -> u64 {
     let low = u64::from(a) << 32 | u64::from(b);
     let high = u64::from(c) << 32 | u64::from(d);
     let mixed = (low.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) ^ high).wrapping_mul(0xd6e8_feb8_6659_fd93);

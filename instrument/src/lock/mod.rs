@@ -15,11 +15,15 @@
 //! (the lock's row names its owner, which the host compares).
 
 mod contention;
+mod incident;
 mod order;
+mod slots;
 mod table;
+pub mod uncontended;
 mod wait;
 pub mod walk;
 
+pub use incident::misused;
 pub use order::{created, joined, learns, publishes};
 pub use wait::{futex_wait, futex_waited, wait, waited};
 
@@ -27,10 +31,12 @@ use crate::apply::plan;
 use crate::check;
 use crate::record::{self, table as rows};
 use crate::thread::ThreadState;
+use conprof_wire::incident::BLOCKED_FLOOR_NS;
 use conprof_wire::locks::{
     HOLDS, HoldRow, LiveRow, ONCES, Operation, SLOW_PATH, Success, Type, operation_of, success_of, type_of,
 };
 use conprof_wire::recording::{CONFIG_LOCKS, Counter, NO_SITE, Table};
+use conprof_wire::waits::WaitKind;
 use core::ptr::{addr_of, addr_of_mut};
 
 /// Lock operations of a thread that may be under way at once.
@@ -49,8 +55,12 @@ pub(crate) struct Call {
     packed: u64,
     site: u32,
     access: u32,
-    /// When the wait began, where this is the slow path of a lock and waits are measured.
+    /// When the wait began, where this is the slow path of a lock and waits are measured; for a poll in ticks.
     since: u64,
+    /// Acquisitions of the lock until then.
+    acquisitions: u64,
+    /// Of a poll, the time that it was blocked.
+    blocked: u64,
     /// Serial, plus 1, of the thread that held the lock then.
     holder: u32,
     unused: u32,
@@ -78,9 +88,21 @@ pub struct ThreadLock {
     wait_holder: u32,
     /// `rbp` of the target where it called the function interposed last; 0 where unknown.
     guest_bp: u64,
+    /// Acquisitions of that lock when the wait began.
+    wait_acquisitions: u64,
+    /// Waiting for the locks held, when the present wait began: the latest hold first.
+    areas: [u64; incident::AREAS],
+    failures: [incident::Failures; incident::FAILURES],
     /// The lock about to be taken was waited for.
     waited: bool,
+    /// Acquisitions that may take the short way when they are made again.
+    known: [uncontended::Known; uncontended::REMEMBERED],
+    places: [uncontended::Place; uncontended::PLACES],
 }
+
+/// Offset in a thread's state of the target's `rbp` at the latest interposed call.
+pub(crate) const GUEST_BP: usize =
+    core::mem::offset_of!(ThreadState, lock) + core::mem::offset_of!(ThreadLock, guest_bp);
 
 impl ThreadLock {
     fn live(&self) -> *mut LiveRow {
@@ -114,7 +136,12 @@ pub fn thread_begins(state: &mut ThreadState) {
         wait_lock: 0,
         wait_holder: 0,
         guest_bp: 0,
+        wait_acquisitions: 0,
+        areas: [0; incident::AREAS],
+        failures: [incident::Failures::NONE; incident::FAILURES],
         waited: false,
+        known: [uncontended::Known::NONE; uncontended::REMEMBERED],
+        places: [uncontended::Place::NONE; uncontended::PLACES],
     };
     if record::config() & CONFIG_LOCKS == 0 {
         return;
@@ -129,13 +156,19 @@ pub fn thread_begins(state: &mut ThreadState) {
 
 /// The thread is gone.
 pub fn thread_ends(state: &mut ThreadState) {
+    if contention::is_on() {
+        incident::thread_ends(state);
+    }
     record::add(Counter::LockAcquisitions, state.lock.acquisitions);
     state.lock.acquisitions = 0;
     state.lock.live = 0;
 }
 
 /// The process is about to end.
-pub fn exiting() {
+pub fn exiting(state: &mut ThreadState) {
+    if contention::is_on() {
+        incident::thread_ends(state);
+    }
     contention::exiting();
 }
 
@@ -144,10 +177,50 @@ pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     let packed = plan::site(site).0;
     let Some(operation) = operation_of(packed) else { return };
     // Inside a function that is the operation as a whole, that one's return is the acquisition.
-    if !outer(state, address as u64, |operation| operation.takes()) {
+    if outer(state, address as u64, |operation| operation.takes()) {
+        return;
+    }
+    if check::is_on(state) {
         // The atomic operation itself orders.
         check::lock_taken(state, address, site, !operation.shares());
         holds_now(state, address, site, operation, type_of(packed), 0);
+        return;
+    }
+    let place = uncontended::place(state, site);
+    if let Some(hold) = holds_now(state, address, site, operation, type_of(packed), place.access()) {
+        uncontended::remember(state, address, &place, &hold);
+    }
+}
+
+/// A site of the plan did not get a lock.
+pub fn site_failed(state: &mut ThreadState, address: usize, site: u32) {
+    let packed = plan::site(site).0;
+    let Some(operation) = operation_of(packed) else { return };
+    // Where a slow path exists, its entry tells.
+    let tells = operation.is_try() || type_of(packed).spins();
+    if tells && contention::is_on() && !state.lock.live().is_null() {
+        incident::failed(state, address, site, operation);
+    }
+}
+
+/// The thread is about to block in the kernel for something outside. When, if that matters to anybody, else 0; and the
+/// target's `rbp`.
+pub fn blocks(state: &mut ThreadState) -> (u64, u64) {
+    if !contention::is_on() || !incident::matters(state) {
+        return (0, 0);
+    }
+    let now = record::time_ns();
+    incident::blocks(state, now);
+    (now.max(1), state.lock.guest_bp)
+}
+
+/// It has blocked since then.
+pub fn blocked(state: &mut ThreadState, kind: WaitKind, since: u64, guest_bp: u64) {
+    let now = record::time_ns();
+    if now.saturating_sub(since) >= BLOCKED_FLOOR_NS {
+        state.lock.guest_bp = guest_bp;
+        let access = check::place(state, NO_SITE);
+        incident::blocked(state, kind, access, since, now);
     }
 }
 
@@ -194,20 +267,34 @@ fn holds(live: *mut LiveRow, lock: u32) -> bool {
     }
 }
 
-/// A lock was taken. `access` is the row of the place, or 0.
-pub fn acquired(state: &mut ThreadState, address: usize, site: u32, operation: Operation, lock: Type, access: u32) {
+/// A lock was taken. `access` is the row of the place, or 0. Gives the hold that was noted.
+pub fn acquired(
+    state: &mut ThreadState,
+    address: usize,
+    site: u32,
+    operation: Operation,
+    lock: Type,
+    access: u32,
+) -> Option<HoldRow> {
     check::lock_acquired(state, address, site, !operation.shares());
-    holds_now(state, address, site, operation, lock, access);
+    holds_now(state, address, site, operation, lock, access)
 }
 
-fn holds_now(state: &mut ThreadState, address: usize, site: u32, operation: Operation, lock: Type, access: u32) {
+fn holds_now(
+    state: &mut ThreadState,
+    address: usize,
+    site: u32,
+    operation: Operation,
+    lock: Type,
+    access: u32,
+) -> Option<HoldRow> {
     let live = state.lock.live();
     if live.is_null() {
-        return;
+        return None;
     }
     state.lock.acquisitions += 1;
     let access = if access != 0 { access } else { check::place(state, site) };
-    let Some(index) = table::find_or_add(address, lock, access) else { return };
+    let index = table::find_or_add(address, lock, access)?;
     table::note_user(index, state.serial);
     let taken =
         HoldRow { lock: index, shared: u32::from(operation.shares()), access, reserved: u32::from(operation.is_try()) };
@@ -218,7 +305,11 @@ fn holds_now(state: &mut ThreadState, address: usize, site: u32, operation: Oper
     }
     order::taken(state, live, &taken, lock);
     push(live, &taken);
+    if contention::is_on() {
+        incident::succeeded(state, address);
+    }
     contention::acquired(state, index, access, operation.shares());
+    Some(taken)
 }
 
 /// A lock is about to be given up.
@@ -245,6 +336,13 @@ fn holds_no_more(state: &mut ThreadState, address: usize, site: u32) {
         table::set_owner(index, 0);
     }
     contention::released(state, index, site, shares);
+}
+
+/// An interposed function wakes waiters of the object at an address.
+pub fn notified(state: &mut ThreadState, object: usize) {
+    if !state.lock.live().is_null() {
+        order::notified(state, object, NO_SITE);
+    }
 }
 
 /// The object at an address is gone, or about to be made anew.
@@ -334,6 +432,8 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         site,
         access: 0,
         since: 0,
+        acquisitions: 0,
+        blocked: 0,
         holder: 0,
         unused: 0,
     };
@@ -359,6 +459,7 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
             call.second = enter_once(live, first as u64);
         }
         Operation::Barrier => publishes(state, first),
+        Operation::Poll if contention::is_on() => incident::poll_begins(state, &mut call),
         _ => {}
     }
     let lock = &mut state.lock;
@@ -431,6 +532,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             publishes(state, call.address as usize);
         }
         Operation::Barrier => learns(state, call.address as usize),
+        Operation::Poll if contention::is_on() => incident::poll_ends(state, &call, site),
         _ if operation.takes() => {
             let success = match success_of(call.packed) {
                 Success::Always => true,
@@ -445,6 +547,12 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             };
             if success && !nested {
                 acquired(state, call.address as usize, site, operation, type_of(call.packed), access);
+            } else if !success
+                && (operation.is_try() || type_of(call.packed).spins())
+                && contention::is_on()
+                && !live.is_null()
+            {
+                incident::failed(state, call.address as usize, site, operation);
             }
         }
         _ => {}

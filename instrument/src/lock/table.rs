@@ -55,7 +55,7 @@ fn slot(address: usize, probe: usize) -> Option<&'static AtomicU32> {
     Some(unsafe { &*slots.add(hash.wrapping_add(probe) & MASK.load(Ordering::Relaxed)) })
 }
 
-fn row(index: u32) -> Option<*mut LockRow> {
+pub(super) fn row(index: u32) -> Option<*mut LockRow> {
     rows::row::<LockRow>(Table::Locks, index)
 }
 

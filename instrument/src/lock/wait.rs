@@ -44,6 +44,7 @@ pub fn wait(state: &mut ThreadState, kind: WaitKind, word: usize, lock: usize, t
         addr_of_mut!((*live).wait_access).write_volatile(access);
         addr_of_mut!((*live).wait_target).write_volatile(target);
         addr_of_mut!((*live).wait_since_ns).write_volatile(now);
+        addr_of_mut!((*live).wait_acquisitions).write_volatile(contention::acquisitions(index));
     }
     contention::wait(state, kind, index, access, now);
     advance(live, true);
@@ -121,7 +122,6 @@ extern "C" fn before_futex(word: usize, operation: usize, timeout: usize, guest_
     thread::run(|state| {
         state.lock.guest_bp = guest_bp;
         futex_wait(state, word, operation, timeout);
-        state.lock.guest_bp = 0;
     });
 }
 

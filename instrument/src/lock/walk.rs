@@ -35,6 +35,20 @@ pub fn place(state: &mut ThreadState, site: u32) -> u32 {
     record::context::access(&AccessRow { site, node, lock_set: 0, slot, interposed: 0 })
 }
 
+/// Program counter, stack pointer and `rbp` of the target at the site whose stub brought us here.
+fn at_site(state: &ThreadState, site: u32) -> (u64, u64, u64) {
+    // SAFETY: the stub that brought us here has left `rbp` in the first word of the runtime's stack, and in the second
+    // the address of the block that it saved on the target's stack.
+    let (bp, saved) = unsafe {
+        let top = state.gs.runtime_stack_top as *const u64;
+        (*top.sub(1), &*(*top.sub(2) as *const Saved))
+    };
+    // Where no register was free, one was pushed before the stub's arguments.
+    let lowered = pc_map::original(saved.return_address).map_or(RED_ZONE as u64, |original| original.rsp_offset);
+    let sp = state.guest_sp.wrapping_add(lowered).wrapping_sub(RED_ZONE as u64);
+    (plan::site_pc(site), sp, bp)
+}
+
 /// Return addresses from the innermost frame on; how many.
 fn walk(state: &ThreadState, site: u32, addresses: &mut [u64; DEPTH]) -> usize {
     let mut len = 0;
@@ -54,16 +68,7 @@ fn walk(state: &ThreadState, site: u32, addresses: &mut [u64; DEPTH]) -> usize {
         }
         (frame.return_address.wrapping_sub(1), frame.sp.wrapping_add(8), state.lock.guest_bp)
     } else {
-        // SAFETY: the stub that brought us here has left `rbp` in the first word of the runtime's stack, and in the second
-        // the address of the block that it saved on the target's stack.
-        let (bp, saved) = unsafe {
-            let top = state.gs.runtime_stack_top as *const u64;
-            (*top.sub(1), &*(*top.sub(2) as *const Saved))
-        };
-        // Where no register was free, one was pushed before the stub's arguments.
-        let lowered = pc_map::original(saved.return_address).map_or(RED_ZONE as u64, |original| original.rsp_offset);
-        let sp = state.guest_sp.wrapping_add(lowered).wrapping_sub(RED_ZONE as u64);
-        (plan::site_pc(site), sp, bp)
+        at_site(state, site)
     };
     let read = |address: u64| {
         let inside = address % 8 == 0 && address.wrapping_sub(state.gs.stack_low) < state.gs.stack_len;
@@ -92,6 +97,21 @@ fn walk(state: &ThreadState, site: u32, addresses: &mut [u64; DEPTH]) -> usize {
         (pc, sp) = (return_address.wrapping_sub(1), frame);
     }
     len
+}
+
+/// Where the return address of the function that a site is in lies, and that address. `None` where the rows do not tell.
+pub(super) fn caller(state: &ThreadState, site: u32) -> Option<(u64, u64)> {
+    let (pc, sp, bp) = at_site(state, site);
+    let row = row(pc)?;
+    let base = match row.base {
+        UNWIND_RSP => sp,
+        UNWIND_RBP => bp,
+        _ => return None,
+    };
+    let slot = base.wrapping_add(i64::from(row.frame_offset) as u64).wrapping_sub(8);
+    let inside = slot % 8 == 0 && slot.wrapping_sub(state.gs.stack_low) < state.gs.stack_len && slot >= state.guest_sp;
+    // SAFETY: the address lies in the guest stack, above its present pointer.
+    inside.then(|| (slot, unsafe { *(slot as *const u64) }))
 }
 
 /// The row for an address of the checked module.

@@ -2,6 +2,7 @@
 
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
+use conprof_wire::incident::IncidentRow;
 use conprof_wire::locks::{LiveRow, LockRow, OrderRow};
 use conprof_wire::recording::{
     AccessRow, EventRow, FindingRow, Header, LockSetRow, ModuleRow, NodeRow, SiteRow, TABLE_COUNT, Table, ThreadRow,
@@ -47,10 +48,11 @@ const fn row_bytes(table: Table) -> usize {
         Table::Locks => size_of::<LockRow>(),
         Table::Live => size_of::<LiveRow>(),
         Table::Orders => size_of::<OrderRow>(),
+        Table::Incidents => size_of::<IncidentRow>(),
     }
 }
 
-const TABLES: [Table; 14] = [
+const TABLES: [Table; 15] = [
     Table::Threads,
     Table::Nodes,
     Table::Accesses,
@@ -65,6 +67,7 @@ const TABLES: [Table; 14] = [
     Table::WaitTotals,
     Table::BlameTotals,
     Table::WaitEvents,
+    Table::Incidents,
 ];
 
 /// Learns where the tables lie; `false` where one is not inside the file.

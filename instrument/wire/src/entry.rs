@@ -64,6 +64,10 @@ pub enum Entry {
     LockReturn = 19,
     /// [`Entry::AtomicAfter`] and, where ZF is set, [`Entry::LockAcquired`]: after a lock's acquiring compare-exchange.
     LockTried = 20,
+    /// Before an instruction that may give up a lock that the thread holds: address and site index.
+    LockMayRelease = 21,
+    /// Where a lock's acquiring compare-exchange failed and nothing else tells: address and site index.
+    LockFailed = 22,
 }
 
 /// Entries in a slot table, unused ones included.

@@ -41,6 +41,12 @@ pub enum Operation {
     /// An exchange or addition that gives a lock up if the thread holds one at the address: identical unlock code is merged
     /// and loses its name.
     MayUnlock = 16,
+    /// Polls a task of an async runtime (first argument).
+    Poll = 17,
+    /// Drives a runtime and its main task on the calling thread.
+    PollRoot = 18,
+    /// Waits, as a worker of an async runtime, for something to do.
+    Idle = 19,
 }
 
 impl Operation {
@@ -63,6 +69,9 @@ impl Operation {
             14 => Operation::Pool,
             15 => Operation::Unpark,
             16 => Operation::MayUnlock,
+            17 => Operation::Poll,
+            18 => Operation::PollRoot,
+            19 => Operation::Idle,
             _ => return None,
         })
     }
@@ -188,6 +197,11 @@ impl Type {
         matches!(self, Type::StdRwLock | Type::ParkingLotRwLock)
     }
 
+    /// Whether a thread that does not get it keeps trying, on the processor and in no function of its own.
+    pub const fn spins(self) -> bool {
+        matches!(self, Type::SpinMutex | Type::SpinRwLock | Type::User)
+    }
+
     /// Whether its owner may take it again.
     pub const fn is_reentrant(self) -> bool {
         matches!(self, Type::StdReentrant)
@@ -287,13 +301,15 @@ pub struct LiveRow {
     pub wait_target: u32,
     /// Holds in use; more than [`HOLDS`] where some are not recorded.
     pub hold_count: u32,
+    /// Acquisitions of the lock waited for when the wait began.
+    pub wait_acquisitions: u64,
     /// Addresses of the one-time initialisations that the thread runs or waits for; 0 for none.
     pub onces: [u64; ONCES],
     /// The holds, oldest first.
     pub holds: [HoldRow; HOLDS],
 }
 
-const _: () = assert!(size_of::<LiveRow>() == 48 + 8 * ONCES + 16 * HOLDS);
+const _: () = assert!(size_of::<LiveRow>() == 56 + 8 * ONCES + 16 * HOLDS);
 
 /// What an order row means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,6 +42,8 @@ pub enum Table {
     Live = 13,
     /// [`OrderRow`](super::locks::OrderRow): what lock order is derived from, in order.
     Orders = 14,
+    /// [`IncidentRow`](super::incident::IncidentRow)
+    Incidents = 15,
 }
 
 /// Number of tables.

@@ -11,6 +11,7 @@
 
 pub mod deadlock;
 pub mod finding;
+pub mod incidents;
 pub mod lock_order;
 pub mod recorded;
 pub mod structure;

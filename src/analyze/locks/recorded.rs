@@ -1,6 +1,7 @@
 //! From rows of the recording to what the lock analyses take, and back from their places to frames.
 
 use super::deadlock::{self, Hang};
+use super::incidents::{Holder, Incidents, Lasting};
 use super::lock_order::{self, Edge, Orders, Write};
 use super::structure::{Structural, moments_of_edges};
 use super::waits_for::{Activity, Awaited, Held, Missed, Snapshot, ThreadAt, Wait};
@@ -8,10 +9,10 @@ use super::{Describe, Hold, Lock, LockId, LockRules, Locks, Mode, Place};
 use crate::analyze::sides::Context;
 use crate::report::place::{place, primary};
 use crate::report::{Finding, Frame, LockOrder, LockRef, Thread};
-use crate::trace::Recording;
+use crate::trace::{HeaderView, Recording};
 use crate::wire::locks::*;
 use crate::wire::recording::{AccessRow, Counter, NO_SITE, Table, ThreadRow};
-use crate::wire::waits::WaitKind;
+use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitKind};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -290,6 +291,45 @@ impl Recorded {
         let mut all = self.live.iter().enumerate().filter(|(_, live)| inside(live));
         let alone = all.next().filter(|_| all.next().is_none()).map(|(serial, _)| serial);
         runner.or(alone).map(|serial| serial as u32)
+    }
+
+    /// Incidents, with who held what for how long, and the waits that last on.
+    pub(in crate::analyze) fn incidents(&self, recording: &Recording, header: &HeaderView, now_ns: u64) -> Incidents {
+        let figures: Vec<LockFiguresRow> = recording.collect(0, header.counts[Table::LockFigures as usize]);
+        let blames: Vec<BlameTotalRow> = recording.collect(0, header.counts[Table::BlameTotals as usize]);
+        // Of several locks at one address the latest is meant, as an earlier one is gone.
+        let by_address: HashMap<u64, u32> =
+            self.locks.iter().enumerate().map(|(index, row)| (row.address, index as u32)).collect();
+        let holders = blames.iter().filter(|row| row.released_access != 0).filter_map(|row| {
+            let lock = by_address.get(&figures.get(row.lock as usize)?.address)?;
+            Some(Holder {
+                thread: row.thread,
+                lock: LockId(*lock),
+                place: Place(row.acquired_access),
+                count: row.count,
+                caused_ns: row.total_ns,
+            })
+        });
+        let lasting = self.live.iter().enumerate().filter_map(|(serial, live)| {
+            let kind = WaitKind::from_u32(live.wait_kind);
+            let waits = live.sequence & 1 == 1 && matches!(kind, WaitKind::Lock | WaitKind::Shared);
+            let lock = self.locks.get(live.wait_lock as usize).filter(|_| waits && live.wait_lock != 0)?;
+            let taken = figures.iter().rev().find(|row| row.address == lock.address)?.acquisitions;
+            Some(Lasting {
+                thread: serial as u32,
+                lock: LockId(live.wait_lock),
+                mode: if kind == WaitKind::Shared { Mode::Shared } else { Mode::Exclusive },
+                place: Place(live.wait_access),
+                duration_ns: now_ns.saturating_sub(live.wait_since_ns),
+                overtakes: taken.saturating_sub(live.wait_acquisitions),
+            })
+        });
+        Incidents {
+            rows: recording.collect(0, header.counts[Table::Incidents as usize]),
+            lasting: lasting.collect(),
+            holders: holders.collect(),
+            locks: self.locks.clone(),
+        }
     }
 
     /// Explains a snapshot.
