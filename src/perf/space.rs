@@ -78,19 +78,13 @@ impl Space {
             self.runtime.push((start, end));
             return;
         }
-        let (bytes, bias) = if path == "[vdso]" {
+        let found = if path == "[vdso]" {
             // The same kernel, so the same vdso as this process has.
-            let Some(bytes) = own_vdso() else { return };
-            (bytes, start)
+            own_vdso().and_then(|bytes| Some((sections(&bytes)?, start)))
         } else {
-            if !path.starts_with('/') || path.starts_with("/memfd:") {
-                return;
-            }
-            let Ok(bytes) = std::fs::read(path) else { return };
-            let Some(bias) = bias(&bytes, start, file_offset) else { return };
-            (bytes, bias)
+            module(path, start, file_offset)
         };
-        let Some(sections) = sections(&bytes) else { return };
+        let Some((sections, bias)) = found else { return };
         self.unwinder.add_module(Module::new(path.to_owned(), start..end, bias, sections));
         self.modules.push(MappedModule { path: PathBuf::from(path), bias, range: (start, end) });
     }
@@ -110,6 +104,16 @@ impl Space {
         }
         self.generated.as_ref()?.original(pc)
     }
+}
+
+/// What unwinding needs of a file, and its bias. A cached plan is mapped as well, and is no ELF file.
+fn module(path: &str, start: u64, file_offset: u64) -> Option<(ExplicitModuleSectionInfo<Vec<u8>>, u64)> {
+    if !path.starts_with('/') || path.starts_with("/memfd:") {
+        return None;
+    }
+    let bytes = crate::os::map_file(&std::fs::File::open(path).ok()?).ok()?;
+    let bias = bias(&bytes, start, file_offset)?;
+    Some((sections(&bytes)?, bias))
 }
 
 /// Run-time minus static address of a file mapped at `start` from `file_offset`.

@@ -176,6 +176,26 @@ pub fn stack_heading(stack: &Stack) -> String {
     format!("{what}{lock}{by}{held}")
 }
 
+/// The command that shows a finding again: of its test where it has one, else of the run.
+pub fn again(finding: &Finding, command: Option<&[String]>) -> Option<String> {
+    let test = finding.tests.iter().filter_map(|test| test.split_once(' ')).map(|(_, path)| path);
+    if let Some(path) = test.into_iter().find(|path| !path.starts_with("doctest ")) {
+        return Some(format!("cargo conprof test {}", quoted(path)));
+    }
+    let words: Vec<String> = command?.iter().map(|word| quoted(word)).collect();
+    Some(format!("conprof run -- {}", words.join(" ")))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// What the memory is, in words.
 pub fn location_words(location: &Location) -> String {
     match location {

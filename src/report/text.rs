@@ -74,7 +74,7 @@ pub fn findings_after(report: &Report, told: &HashSet<String>, style: Style) -> 
             let note = style.paint(Paint::Note, "note");
             let _ = writeln!(text, "{} {note}: shown in full above, when it was found", gutter(style, 2, "="));
         } else {
-            render_finding(&mut text, finding, style);
+            render_finding(&mut text, finding, report.command.as_deref(), style);
         }
         text.push('\n');
     }
@@ -236,7 +236,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-fn render_finding(text: &mut String, finding: &Finding, style: Style) {
+fn render_finding(text: &mut String, finding: &Finding, command: Option<&[String]>, style: Style) {
     render_title(text, finding, style);
     let width = gutter_width(finding);
     let mut previous_file = String::new();
@@ -276,7 +276,10 @@ fn render_finding(text: &mut String, finding: &Finding, style: Style) {
         note("test", &format!("and {} more", finding.tests.len() - MAX_TESTS));
     }
     note("help", &finding.fix);
-    note("id", &finding.id);
+    note("id", &format!("{}, accepted by a suppression `fingerprint:{}`", finding.id, finding.id));
+    if let Some(again) = place::again(finding, command) {
+        note("again", &again);
+    }
     for (index, stack) in finding.stacks.iter().enumerate().filter(|(_, stack)| !stack.frames.is_empty()) {
         let _ = writeln!(text, "  {}:", side_words(finding, index));
         // An access may be of the library's own memory; of a lock operation only the caller tells something.

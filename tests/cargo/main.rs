@@ -106,6 +106,7 @@ fn cargo_conprof_test_runs_everything_and_names_the_tests() {
     assert!(latest.join("report.html").is_file() && latest.join("report.sarif").is_file());
     let text = stderr(&output);
     assert!(text.contains("error[data-race]") && text.contains("counting_from_two_threads_races"), "{text}");
+    assert!(text.contains("= again: cargo conprof test tests::counting_from_two_threads_races"), "{text}");
     assert!(!workspace.path("conprof-out").exists() && !workspace.path("members/counter/conprof-out").exists());
 
     // What is accepted does not gate; what failed still fails.

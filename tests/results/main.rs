@@ -124,6 +124,13 @@ fn every_format_renders_a_real_race() {
     assert_eq!(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "src/main.rs");
     assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"], 8);
     assert_eq!(result["codeFlows"][0]["threadFlows"].as_array().map(Vec::len), Some(2), "both threads");
+    let id = &report.findings[0].id;
+    for line in [
+        format!("= id: {id}, accepted by a suppression `fingerprint:{id}`"),
+        "= again: conprof run -- ./app secret-argument".to_owned(),
+    ] {
+        assert!(text(&output.stderr).contains(&line), "{}", text(&output.stderr));
+    }
     let tsan = place.read("out/report.tsan");
     let pid = report.processes[0].pid;
     assert!(tsan.contains(&format!("==================\nWARNING: conprof: data race (pid={pid})\n")), "{tsan}");
