@@ -9,42 +9,19 @@
 //! Direction of error: as for the detector's own same-epoch rule (FastTrack, section 3), none. A thread that nobody wrapped
 //! and that inherited another's gs may take that one's cells for its own, and so miss an access.
 
-use crate::stubs;
+use crate::stubs::{SP_WITH_ADDRESS, handle_small, stub};
 use conprof_wire::state::{CELL_READ, GRANULE_MASK, KEY, SHADOW_BASE};
-use core::arch::naked_asm;
 
 /// Bytes from `rsp` to the pushed address, behind four registers, the return address and the site.
 const ADDRESS: usize = 48;
 
+/// The stub of an access of `$size` bytes; `$cells` are the code that compares the cells and jumps to `8:` where one covers it.
 macro_rules! covered {
-    ($name:ident, $rest:path, $last_start:literal, $mask:literal, read $($cell:literal)*) => {
-        covered!(@ $name, $rest, $last_start, $mask, concat!($(
-            "mov rcx, gs:[{key}]\n",
-            "xor rcx, [rax+", $cell, "]\n",
-            "test rcx, rdx\n",
-            "jz 2f\n",
-            "btr rdx, 9\n",
-        )*));
-    };
-    ($name:ident, $rest:path, $last_start:literal, $mask:literal, write $($cell:literal)*) => {
-        covered!(@ $name, $rest, $last_start, $mask, concat!($(
-            "mov rcx, gs:[{key}]\n",
-            "xor rcx, [rax+", $cell, "]\n",
-            "test rcx, rdx\n",
-            "jz 2f\n",
-        )*));
-    };
-    (@ $name:ident, $rest:path, $last_start:literal, $mask:literal, $compare:expr) => {
-        /// A data stub; see [`conprof_wire::entry`].
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            naked_asm!(
-                "push rax",
-                "push rcx",
-                "push rdx",
-                "lahf",
-                "seto al",
-                "push rax",
+    ($name:ident, $size:literal, $writes:literal, $last_start:literal, $mask:literal, $cells:expr) => {
+        stub!(
+            /// A data stub; see [`conprof_wire::entry`].
+            $name, handle_small::<$size, $writes>, pops 16, sp SP_WITH_ADDRESS,
+            first [
                 "mov rax, [rsp+{address}]",
                 "mov ecx, eax",
                 "and ecx, 7",
@@ -59,40 +36,47 @@ macro_rules! covered {
                 concat!("mov edx, ", $mask),
                 "shl edx, cl",
                 "or rdx, -256",
-                $compare,
-                "3:",
-                "pop rax",
-                "add al, 0x7f",
-                "sahf",
+                $cells,
+                "jmp 3f",
+                "8:",
                 "pop rdx",
                 "pop rcx",
                 "pop rax",
-                "jmp {rest}",
-                "2:",
-                "pop rax",
                 "add al, 0x7f",
                 "sahf",
-                "pop rdx",
-                "pop rcx",
                 "pop rax",
                 "ret 16",
-                address = const ADDRESS,
-                mask = const GRANULE_MASK,
-                base = const SHADOW_BASE,
-                key = const KEY,
-                rest = sym $rest,
-            )
-        }
+                "3:"
+            ],
+            address = const ADDRESS,
+            mask = const GRANULE_MASK,
+            base = const SHADOW_BASE,
+            key = const KEY
+        );
     };
 }
 
 const _: () = assert!(CELL_READ == 1 << 9, "the bit that the extra cell of a read may have");
 
-covered!(read_1, stubs::read_1, 7, 0x1, read 8 0 16);
-covered!(read_2, stubs::read_2, 6, 0x3, read 8 0 16);
-covered!(read_4, stubs::read_4, 4, 0xf, read 8 0 16);
-covered!(read_8, stubs::read_8, 0, 0xff, read 8 0 16);
-covered!(write_1, stubs::write_1, 7, 0x1, write 0 16);
-covered!(write_2, stubs::write_2, 6, 0x3, write 0 16);
-covered!(write_4, stubs::write_4, 4, 0xf, write 0 16);
-covered!(write_8, stubs::write_8, 0, 0xff, write 0 16);
+/// Compares the cells at the given offsets.
+macro_rules! cells {
+    ($($cell:literal)*) => {
+        concat!($("mov rcx, gs:[{key}]\n", "xor rcx, [rax+", $cell, "]\n", "test rcx, rdx\n", "jz 8f\n",)*)
+    };
+}
+
+/// For a read: the extra cell, which comes last, may be one.
+macro_rules! read_cells {
+    () => {
+        concat!(cells!(8 0), "btr rdx, 9\n", cells!(16))
+    };
+}
+
+covered!(read_1, 1, false, 7, 0x1, read_cells!());
+covered!(read_2, 2, false, 6, 0x3, read_cells!());
+covered!(read_4, 4, false, 4, 0xf, read_cells!());
+covered!(read_8, 8, false, 0, 0xff, read_cells!());
+covered!(write_1, 1, true, 7, 0x1, cells!(0 16));
+covered!(write_2, 2, true, 6, 0x3, cells!(0 16));
+covered!(write_4, 4, true, 4, 0xf, cells!(0 16));
+covered!(write_8, 8, true, 0, 0xff, cells!(0 16));

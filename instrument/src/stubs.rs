@@ -18,10 +18,7 @@ use crate::record;
 use crate::thread::{self, ThreadState, stacks};
 use conprof_wire::entry::{Entry, HOOK_BASE};
 use conprof_wire::recording::Counter;
-use conprof_wire::state::{
-    FRAMES_LIMIT, FRAMES_TOP, Frame, GUARD, OWNER_FS, RED_ZONE, RUNTIME_STACK_TOP, SIGNALS_PENDING, STACK_LEN,
-    STACK_LOW,
-};
+use conprof_wire::state::{FRAMES_LIMIT, FRAMES_TOP, Frame, GUARD, OWNER_FS, RED_ZONE, STACK_LEN, STACK_LOW};
 use core::arch::naked_asm;
 
 /// What a stub saves on the guest's stack, and what generated code pushed before.
@@ -57,18 +54,26 @@ const SAVED_ZF: u64 = 1 << (8 + 6);
 const DEFERRED_MASK: usize =
     core::mem::offset_of!(ThreadState, deferred) + core::mem::offset_of!(crate::hook::signal::Deferred, mask);
 
+/// A data stub. `first` is code that runs once `rax`, the flags, `rcx` and `rdx` are saved, with its operands.
 macro_rules! stub {
     ($(#[$doc:meta])* $name:ident, $handler:path, pops $pops:literal, sp $sp:expr) => {
+        stub!($(#[$doc])* $name, $handler, pops $pops, sp $sp, first []);
+    };
+    (
+        $(#[$doc:meta])* $name:ident, $handler:path, pops $pops:literal, sp $sp:expr,
+        first [$($first:expr),*] $(, $operand:ident = const $value:expr)*
+    ) => {
         $(#[$doc])*
         #[unsafe(naked)]
         pub(crate) unsafe extern "C" fn $name() {
-            naked_asm!(
+            core::arch::naked_asm!(
                 "push rax",
                 "lahf",
                 "seto al",
                 "push rax",
                 "push rcx",
                 "push rdx",
+                $($first,)*
                 "push rsi",
                 "push rdi",
                 "push r8",
@@ -123,35 +128,29 @@ macro_rules! stub {
                 concat!("mov esi, ", $pops),
                 "call {deliver}",
                 "jmp 4b",
-                owner = const OWNER_FS,
-                guard = const GUARD,
-                stack = const RUNTIME_STACK_TOP,
-                pending = const SIGNALS_PENDING,
+                owner = const conprof_wire::state::OWNER_FS,
+                guard = const conprof_wire::state::GUARD,
+                stack = const conprof_wire::state::RUNTIME_STACK_TOP,
+                pending = const conprof_wire::state::SIGNALS_PENDING,
                 sp = const $sp,
                 handler = sym $handler,
-                adopt = sym adopt_on_guest_stack,
-                nested = sym nested_on_guest_stack,
-                deliver = sym deliver,
+                adopt = sym $crate::stubs::adopt_on_guest_stack,
+                nested = sym $crate::stubs::nested_on_guest_stack,
+                deliver = sym $crate::stubs::deliver,
+                $($operand = const $value,)*
             )
         }
     };
 }
+pub(crate) use stub;
 
 /// Guest stack pointer above a stub's arguments, from the start of [`Saved`].
-const SP_WITH_ADDRESS: usize = size_of::<Saved>() + RED_ZONE;
+pub(crate) const SP_WITH_ADDRESS: usize = size_of::<Saved>() + RED_ZONE;
 const SP_WITHOUT_ADDRESS: usize = size_of::<Saved>() - 8 + RED_ZONE;
 /// The slot of the function's own return address.
 const SP_OF_ENTRY: usize = size_of::<Saved>() - 16;
 
 stub!(access, handle_access, pops 16, sp SP_WITH_ADDRESS);
-stub!(read_1, handle_small::<1, false>, pops 16, sp SP_WITH_ADDRESS);
-stub!(read_2, handle_small::<2, false>, pops 16, sp SP_WITH_ADDRESS);
-stub!(read_4, handle_small::<4, false>, pops 16, sp SP_WITH_ADDRESS);
-stub!(read_8, handle_small::<8, false>, pops 16, sp SP_WITH_ADDRESS);
-stub!(write_1, handle_small::<1, true>, pops 16, sp SP_WITH_ADDRESS);
-stub!(write_2, handle_small::<2, true>, pops 16, sp SP_WITH_ADDRESS);
-stub!(write_4, handle_small::<4, true>, pops 16, sp SP_WITH_ADDRESS);
-stub!(write_8, handle_small::<8, true>, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_before, handle_atomic_before, pops 16, sp SP_WITH_ADDRESS);
 stub!(atomic_after, handle_atomic_after, pops 16, sp SP_WITH_ADDRESS);
 stub!(lock_acquired, handle_lock_acquired, pops 16, sp SP_WITH_ADDRESS);
@@ -172,7 +171,7 @@ stub!(function_entry_slow, handle_function_entry, pops 0, sp SP_OF_ENTRY);
 macro_rules! on_guest_stack {
     ($name:ident, $target:path) => {
         #[unsafe(naked)]
-        unsafe extern "C" fn $name() {
+        pub(crate) unsafe extern "C" fn $name() {
             naked_asm!(
                 "push rbx",
                 "mov rbx, rsp",
@@ -196,7 +195,7 @@ on_guest_stack!(nested_on_guest_stack, handle_nested);
 /// The guard stays set, or is set again, until the signal waits in the kernel, blocked; then the mask of the
 /// interrupted code is restored by a system call, and the handler runs with all callee-saved registers of the guest.
 #[unsafe(naked)]
-unsafe extern "C" fn deliver() {
+pub(crate) unsafe extern "C" fn deliver() {
     naked_asm!(
         "mov dword ptr gs:[{guard}], 1",
         "push rbx",
@@ -391,7 +390,7 @@ macro_rules! handler {
 
 handler!(handle_access, |state, saved| check::access(state, saved.address as usize, saved.site as u32));
 /// A plain access of `SIZE` bytes: the common cases here, the others as any access.
-unsafe extern "C" fn handle_small<const SIZE: usize, const WRITES: bool>(
+pub(crate) unsafe extern "C" fn handle_small<const SIZE: usize, const WRITES: bool>(
     state: *mut ThreadState,
     saved: *const Saved,
     sp: u64,

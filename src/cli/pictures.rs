@@ -137,8 +137,8 @@ pub(super) fn write(out: &OutDir, profile: &Profile, sampled: bool, pid: u32) ->
     let time_ns = i64::try_from(since_epoch).unwrap_or(0);
     write_file(out, "mutex.pb.gz", &pprof::encode(profile, pprof::Kind::Mutex, time_ns)?)?;
     write_file(out, "block.pb.gz", &pprof::encode(profile, pprof::Kind::Block, time_ns)?)?;
-    write_file(out, "timeline.chrome.json", &serde_json::to_vec(&timeline::chrome(profile, pid))?)?;
-    write_file(out, "timeline.firefox.json", &serde_json::to_vec(&timeline::firefox(profile, pid, started)?)?)?;
+    write_file(out, "timeline.chrome.json", &timeline::chrome(profile, pid)?)?;
+    write_file(out, "timeline.firefox.json", &timeline::firefox(profile, pid, started)?)?;
     Ok(())
 }
 

@@ -5,7 +5,8 @@
 
 use crate::profile::{Class, Profile, StackId, ThreadLife, WaitEvent, frame_name, kind_name};
 use fxprof_processed_profile as fx;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
@@ -49,67 +50,117 @@ fn on_cpu(life: &ThreadLife) -> Vec<(u64, u64)> {
     spans
 }
 
-/// Chrome trace events: an object with `traceEvents`. `pid` is the program's.
-pub fn chrome(profile: &Profile, pid: u32) -> Value {
-    let mut events = vec![json!({
+/// A Chrome trace event of a span.
+#[derive(Serialize)]
+struct Span<'a, Args> {
+    ph: &'static str,
+    name: &'a str,
+    cat: &'static str,
+    pid: u32,
+    tid: u32,
+    ts: f64,
+    dur: f64,
+    args: Args,
+}
+
+/// What a span of running says beside its times: nothing.
+#[derive(Serialize)]
+struct Nothing {}
+
+/// What a wait says beside its times.
+#[derive(Serialize)]
+struct Wait<'a> {
+    #[serde(rename = "for")]
+    kind: &'static str,
+    lock: &'a str,
+    stack: &'a [String],
+    #[serde(rename = "held by", skip_serializing_if = "Option::is_none")]
+    holder: Option<&'a str>,
+}
+
+/// The events written so far, as the inside of a JSON array.
+struct Events {
+    bytes: Vec<u8>,
+}
+
+impl Events {
+    fn push(&mut self, event: &impl Serialize) -> serde_json::Result<()> {
+        if !self.bytes.is_empty() {
+            self.bytes.push(b',');
+        }
+        serde_json::to_writer(&mut self.bytes, event)
+    }
+}
+
+/// Chrome trace events: an object with `traceEvents`, as JSON. `pid` is the program's.
+///
+/// Waits come in hundreds of thousands: each is written at once, and what they have in common is made once.
+pub fn chrome(profile: &Profile, pid: u32) -> serde_json::Result<Vec<u8>> {
+    let mut events = Events { bytes: Vec::new() };
+    events.push(&json!({
         "ph": "M", "name": "process_name", "pid": pid, "tid": pid, "args": { "name": profile.program }
-    })];
+    }))?;
     for thread in &profile.threads {
-        events.push(json!({
+        events.push(&json!({
             "ph": "M", "name": "thread_name", "pid": pid, "tid": thread.tid,
             "args": { "name": profile.thread_name(thread.serial) }
-        }));
-        events.push(json!({
+        }))?;
+        events.push(&json!({
             "ph": "M", "name": "thread_sort_index", "pid": pid, "tid": thread.tid,
             "args": { "sort_index": thread.serial }
-        }));
+        }))?;
     }
+    let dur = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1000.0;
     for life in &profile.lives {
-        for (from, to) in on_cpu(life) {
-            events.push(span(profile, pid, life.tid, "running", "cpu", (from, to), json!({})));
+        let preempted = life.off_cpu.iter().filter(|span| span.2);
+        let preempted = preempted.map(|&(from, to, _)| ("ready to run, preempted", from, to));
+        for (name, from, to) in on_cpu(life).into_iter().map(|(from, to)| ("running", from, to)).chain(preempted) {
+            let (ts, dur) = (us(profile, from), dur(from, to));
+            events.push(&Span { ph: "X", name, cat: "cpu", pid, tid: life.tid, ts, dur, args: Nothing {} })?;
         }
-        for &(from, to, _) in life.off_cpu.iter().filter(|span| span.2) {
-            events.push(span(profile, pid, life.tid, "ready to run, preempted", "cpu", (from, to), json!({})));
+    }
+    let (mut stacks, mut locks, mut threads) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for event in &profile.events {
+        stacks.entry(event.stack).or_insert_with(|| shown(profile, event.stack));
+        locks.entry((event.lock, event.kind)).or_insert_with(|| profile.wait_label(event.lock, event.kind));
+        for serial in [Some(event.thread), event.holder, event.waker].into_iter().flatten() {
+            threads.entry(serial).or_insert_with(|| (tid(profile, serial), profile.thread_name(serial)));
         }
     }
     for (number, event) in profile.events.iter().enumerate() {
         let class = profile.class_of(event.kind, event.stack);
-        let category = if class == Class::Lock { "lock" } else { "idle" };
-        let mut args = json!({ "for": kind_name(event.kind), "lock": profile.wait_label(event.lock, event.kind), "stack": shown(profile, event.stack) });
-        if let Some(holder) = event.holder {
-            args["held by"] = json!(profile.thread_name(holder));
-        }
-        let own = tid(profile, event.thread);
-        let name = wait_name(profile, event);
-        events.push(span(profile, pid, own, &name, category, (event.start_ns, event.end_ns), args));
+        let cat = if class == Class::Lock { "lock" } else { "idle" };
+        let own = threads[&event.thread].0;
+        let lock = &locks[&(event.lock, event.kind)];
+        let name = match class {
+            Class::Lock => format!("waits for {lock}"),
+            Class::Idle => format!("idle: {}", kind_name(event.kind)),
+        };
+        let args = Wait {
+            kind: kind_name(event.kind),
+            lock,
+            stack: &stacks[&event.stack],
+            holder: event.holder.map(|holder| threads[&holder].1.as_str()),
+        };
+        let (ts, dur) = (us(profile, event.start_ns), dur(event.start_ns, event.end_ns));
+        events.push(&Span { ph: "X", name: &name, cat, pid, tid: own, ts, dur, args })?;
         // An arrow from the release to the end of the wait.
         if let Some(waker) = event.waker.filter(|w| *w != event.thread) {
             let at = us(profile, event.end_ns);
-            let waker = tid(profile, waker);
-            events.push(json!({ "ph": "s", "id": number, "name": "release", "cat": category, "pid": pid, "tid": waker, "ts": at }));
-            events.push(json!({ "ph": "f", "bp": "e", "id": number, "name": "release", "cat": category, "pid": pid, "tid": own, "ts": at }));
+            let waker = threads[&waker].0;
+            events.push(
+                &json!({ "ph": "s", "id": number, "name": "release", "cat": cat, "pid": pid, "tid": waker, "ts": at }),
+            )?;
+            events.push(&json!({ "ph": "f", "bp": "e", "id": number, "name": "release", "cat": cat, "pid": pid, "tid": own, "ts": at }))?;
         }
     }
-    json!({
-        "displayTimeUnit": "ns",
-        "otherData": { "program": profile.program, "distorted": profile.distorted },
-        "traceEvents": events
-    })
-}
-
-fn span(
-    profile: &Profile,
-    pid: u32,
-    tid: u32,
-    name: &str,
-    category: &str,
-    (from, to): (u64, u64),
-    args: Value,
-) -> Value {
-    json!({
-        "ph": "X", "name": name, "cat": category, "pid": pid, "tid": tid,
-        "ts": us(profile, from), "dur": to.saturating_sub(from) as f64 / 1000.0, "args": args
-    })
+    let other = json!({ "program": profile.program, "distorted": profile.distorted });
+    let mut file = br#"{"displayTimeUnit":"ns","otherData":"#.to_vec();
+    serde_json::to_writer(&mut file, &other)?;
+    file.extend_from_slice(br#","traceEvents":["#);
+    file.append(&mut events.bytes);
+    file.extend_from_slice(b"]}");
+    Ok(file)
 }
 
 /// A wait in the Firefox Profiler.
@@ -160,7 +211,7 @@ impl fx::StaticSchemaMarker for WaitMarker {
 }
 
 /// Firefox Profiler's processed profile. `pid` is the program's, `started` the wall-clock time of the run's start.
-pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::Result<Value> {
+pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::Result<Vec<u8>> {
     let interval = match profile.samples.first() {
         Some(sample) => fx::SamplingInterval::from_nanos(sample.weight_ns.max(1)),
         None => fx::SamplingInterval::from_millis(1),
@@ -184,11 +235,14 @@ pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::
         out.set_thread_show_markers_in_timeline(handle, true);
         threads.insert(thread.tid, handle);
     }
+    let mut stacks = HashMap::new();
     let mut samples: Vec<_> = profile.samples.iter().collect();
     samples.sort_by_key(|sample| sample.time_ns);
     for sample in samples {
         let Some(&thread) = threads.get(&sample.tid) else { continue };
-        let stack = stack(&mut out, thread, profile, sample.stack, user_category);
+        let stack = *stacks
+            .entry((thread, sample.stack))
+            .or_insert_with(|| stack(&mut out, thread, profile, sample.stack, user_category));
         let cpu = fx::CpuDelta::from_nanos(sample.weight_ns);
         out.add_sample(thread, stamp(sample.time_ns), stack, cpu, 1);
     }
@@ -203,11 +257,13 @@ pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::
         };
         let timing = fx::MarkerTiming::Interval(stamp(event.start_ns), stamp(event.end_ns));
         let marker = out.add_marker(thread, timing, WaitMarker { name, lock, holder, category });
-        let stack = stack(&mut out, thread, profile, event.stack, user_category);
+        let stack = *stacks
+            .entry((thread, event.stack))
+            .or_insert_with(|| stack(&mut out, thread, profile, event.stack, user_category));
         out.set_marker_stack(thread, marker, stack);
     }
     out.set_symbolicated(true);
-    serde_json::to_value(&out)
+    serde_json::to_vec(&out)
 }
 
 fn stack(

@@ -27,7 +27,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::cell::{AccessId, Cell, FREED, SYNC_TAG};
+use super::cell::{AccessId, Cell, EPOCH_SHIFT, FREED, SYNC_TAG};
 use super::clock::VectorClock;
 
 /// What an access does.
@@ -103,6 +103,28 @@ impl Accessor<'_> {
     #[inline(always)]
     fn is_ordered(&self, cell: Cell) -> bool {
         cell.slot() == self.key.slot() || cell.epoch() <= self.clock.get(cell.slot())
+    }
+
+    /// Which of two accesses gets the third word: what is left of an ordered one beside the new access, or what is left of the
+    /// third word. Those that are concurrent with the new access come first, then writes; among equals the epoch's last bit decides.
+    #[inline(always)]
+    fn contend(&self, left: (Cell, u64), third: (Cell, u64), mask: u8) -> (Cell, u64) {
+        let ordered = third.0.0 == 0 || self.is_ordered(third.0);
+        let writes = !left.0.is_read();
+        let kept = if ordered && (writes || third.0.is_read()) { third.0.without(mask) } else { third.0 };
+        if kept.0 == 0 {
+            return left;
+        }
+        if kept.same_owner(left.0) && kept.is_read() == left.0.is_read() && third.1 == left.1 {
+            return (kept.with_mask(kept.mask() | left.0.mask()), third.1);
+        }
+        let rank = |cell: Cell| u8::from(!cell.is_read());
+        let coin = self.key.0 >> EPOCH_SHIFT & 1 == 0;
+        if ordered && (rank(left.0) > rank(kept) || rank(left.0) == rank(kept) && coin) {
+            left
+        } else {
+            (kept, third.1)
+        }
     }
 
     #[inline(always)]
@@ -374,9 +396,6 @@ impl Granule {
         let left = w.without(mask);
         let mut third = x.without(mask);
         let same_section = left.0 != 0 && w.same_owner(by.key);
-        if left.0 != 0 && (third.0 != 0 || same_section && x.0 != 0) {
-            return Common::Other;
-        }
         let id = u64::from(id().number());
         if self.words() != [w, r, x] {
             // Finding the id may take long.
@@ -388,12 +407,27 @@ impl Granule {
             let old_id = self.ids.load(Ordering::Relaxed) & 0x1f_ffff;
             if same_section && old_id == id {
                 cell = cell.with_mask(mask | left.mask());
+            } else if same_section && x.0 != 0 && x.same_owner(by.key) {
+                // No room: the word becomes a summary under the later id; the third word, where it is part of it, stays exact.
+                cell = cell.with_mask(mask | left.mask());
+                ids = Ids { value: id | INEXACT, changed: Ids::of(0) | INEXACT };
+                third = if x.is_read() { third } else { x };
             } else {
-                third = left.marked_read(false);
-                ids = Ids { value: id | old_id << (2 * AccessId::BITS), changed: Ids::of(0) | Ids::of(2) };
+                let ids_now = self.ids.load(Ordering::Relaxed);
+                let third_id = ids_now >> (2 * AccessId::BITS) & 0x1f_ffff;
+                let third_id = if same_section {
+                    third = left.marked_read(false);
+                    old_id
+                } else {
+                    let found = by.contend((left.marked_read(false), old_id), (x, third_id), mask);
+                    third = found.0;
+                    found.1
+                };
+                ids = Ids { value: id | third_id << (2 * AccessId::BITS), changed: Ids::of(0) | Ids::of(2) };
             }
         }
         if cell.mask() == mask && r.0 == 0 && third.0 == 0 {
+            // Nothing is left that a summary could be of.
             ids.changed |= INEXACT;
         }
         let read = r.without(mask);
@@ -425,17 +459,42 @@ impl Granule {
         let ids = self.ids.load(Ordering::Relaxed);
         let old_id = (ids >> AccessId::BITS) & 0x1f_ffff;
         let old_ordered = r.0 == 0 || by.is_ordered(r);
-        if old_ordered && r.0 & u64::from(!mask) != 0 {
-            // Other bytes were read before: they stay beside these where it is the same access going on.
-            if !r.same_owner(by.key) || x.0 != 0 || ids & INEXACT != 0 || old_id != u64::from(id().number()) {
-                return Reading::Other;
-            }
-            *stored = true;
-            return Reading::Stored { cell: by.key.with_mask(mask | r.mask()), third: x, ids: Ids::NONE };
-        }
         let third_ordered = x.0 == 0 || by.is_ordered(x);
         if !third_ordered && !x.is_read() {
             return Reading::Other;
+        }
+        if r.0 & u64::from(!mask) != 0 && old_ordered {
+            // Other bytes were read before.
+            let id = u64::from(id().number());
+            if self.words() != [w, r, x] {
+                return Reading::Other;
+            }
+            *stored = true;
+            if !r.same_owner(by.key) {
+                let left = r.without(mask).marked_read(true);
+                let third_id = ids >> (2 * AccessId::BITS) & 0x1f_ffff;
+                let (third, third_id) = by.contend((left, old_id), (x, third_id), mask);
+                self.cells[2].store(third.0, Ordering::Relaxed);
+                let value = id << AccessId::BITS | third_id << (2 * AccessId::BITS);
+                let ids = Ids { value, changed: Ids::of(1) | Ids::of(2) };
+                return Reading::Stored { cell: by.key.with_mask(mask), third, ids };
+            }
+            let cell = by.key.with_mask(mask | r.mask());
+            if old_id == id {
+                let third = if third_ordered && x.is_read() { x.without(mask) } else { x };
+                self.cells[2].store(third.0, Ordering::Relaxed);
+                return Reading::Stored { cell, third, ids: Ids::NONE };
+            }
+            let value = id << AccessId::BITS;
+            if x.0 == 0 || third_ordered && !x.same_owner(by.key) {
+                let left = r.without(mask).marked_read(true);
+                self.cells[2].store(left.0, Ordering::Relaxed);
+                let ids = Ids { value: value | old_id << (2 * AccessId::BITS), changed: Ids::of(1) | Ids::of(2) };
+                return Reading::Stored { cell: by.key.with_mask(mask), third: left, ids };
+            }
+            // No room: the word becomes a summary under the later id.
+            let ids = Ids { value: value | INEXACT, changed: Ids::of(1) | INEXACT };
+            return Reading::Stored { cell, third: x, ids };
         }
         let mut third = if third_ordered && x.is_read() { x.without(mask) } else { x };
         let mut third_id = ids >> (2 * AccessId::BITS) & 0x1f_ffff;

@@ -10,7 +10,7 @@ fn main() {
             thread::spawn(move || {
                 let mut map: HashMap<u64, u64, BuildHasherDefault<DefaultHasher>> = HashMap::default();
                 let mut key = part + 1;
-                for i in 0..2_000_000u64 {
+                for i in 0..8_000_000u64 {
                     key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     *map.entry(key >> 47).or_default() += i;
                 }

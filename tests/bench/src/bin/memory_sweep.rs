@@ -20,7 +20,7 @@ fn main() {
         .map(|part| {
             thread::spawn(move || {
                 let mut cells: Vec<u64> = (0..250_000).map(|i| i * part).collect();
-                sweep(black_box(&mut cells), 200)
+                sweep(black_box(&mut cells), 2_000)
             })
         })
         .collect();

@@ -9,7 +9,7 @@ fn main() {
     let a: Vec<f64> = (0..N * N).map(|i| (i % 17) as f64).collect();
     let b: Vec<f64> = (0..N * N).map(|i| (i % 13) as f64).collect();
     let mut c = vec![0.0; N * N];
-    for _ in 0..4 {
+    for _ in 0..12 {
         pool.install(|| {
             c.par_chunks_mut(N).enumerate().for_each(|(i, row)| {
                 for (j, cell) in row.iter_mut().enumerate() {

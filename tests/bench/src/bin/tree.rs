@@ -35,7 +35,7 @@ fn main() {
                     key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     insert(&mut root, key >> 40);
                 }
-                (0..300_000u64).filter(|i| contains(&root, i * 55)).count()
+                (0..1_500_000u64).filter(|i| contains(&root, i * 55)).count()
             })
         })
         .collect();

@@ -13,7 +13,7 @@ fn main() {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                for _ in 0..8 {
+                for _ in 0..60 {
                     for word in text.split_ascii_whitespace() {
                         let shard = word.bytes().fold(0usize, |sum, byte| sum * 31 + byte as usize) % 16;
                         let mut map = shards[shard].lock().unwrap();
