@@ -77,6 +77,7 @@ pub fn render_summary(report: &Report, limit_bytes: usize) -> String {
     let mut out = String::from("## conprof\n\n");
     let verdict = match report.verdict {
         Verdict::Clean => "No findings that gate.".to_owned(),
+        Verdict::Findings if gating == 1 => format!("**1 finding gates** of {} in all.", report.findings.len()),
         Verdict::Findings => format!("**{gating} findings gate** of {} in all.", report.findings.len()),
         Verdict::Incomplete => "**Incomplete:** a requested check could not be done.".to_owned(),
         Verdict::InternalError => "**conprof failed.**".to_owned(),

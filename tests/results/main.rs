@@ -308,7 +308,7 @@ fn step_summaries_are_appended() {
     let output = place.conprof_with(&words, &[("GITHUB_STEP_SUMMARY", &file)]);
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(66), ""));
     let summary = place.read("summary.md");
-    assert!(summary.starts_with("before\n## conprof\n\n**1 findings gate**"), "{summary}");
+    assert!(summary.starts_with("before\n## conprof\n\n**1 finding gates**"), "{summary}");
 }
 
 #[test]

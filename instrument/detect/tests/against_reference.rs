@@ -45,7 +45,8 @@ fn run(seed: u64, shape: Shape) -> Score {
         let live = world.live();
         world.create(live[random.below(live.len())]);
     }
-    for _ in 0..shape.steps {
+    let steps = if cfg!(miri) { shape.steps / 8 } else { shape.steps };
+    for _ in 0..steps {
         let live = world.live();
         let thread = live[random.below(live.len())];
         if random.below(1000) < shape.reuse as usize {
@@ -106,6 +107,8 @@ fn run(seed: u64, shape: Shape) -> Score {
 
 fn run_many(name: &str, shape: Shape, seeds: u64, least_percent: usize) {
     let mut sum = Score { racy: 0, found: 0, racy_granules: 0, found_granules: 0, told: 0, inexact: 0, lost: 0 };
+    // Miri looks at what is done with memory, for which one short run of each shape does.
+    let seeds = if cfg!(miri) { 1 } else { seeds };
     for seed in 0..seeds {
         let score = run(seed * 7919 + 1, shape);
         sum.racy += score.racy;
@@ -127,6 +130,9 @@ fn run_many(name: &str, shape: Shape, seeds: u64, least_percent: usize) {
         sum.inexact,
         sum.lost
     );
+    if cfg!(miri) {
+        return;
+    }
     assert!(sum.racy > 50, "{name}: the runs must race");
     assert!(share(sum.found_granules, sum.racy_granules) >= least_percent as f64, "{name}: too few granules found");
 }
@@ -178,10 +184,11 @@ fn few_accesses_each_counts() {
 fn a_slot_is_reused_without_inventing() {
     // More threads than fresh slots, ended without a join: later ones share slots with earlier ones.
     let mut random = Random::new(77);
-    let mut world = World::with_clocks(4096, 64 << 20);
+    let mut world = World::with_clocks(4096, if cfg!(miri) { 1 << 20 } else { 64 << 20 });
     world.start_main();
     let data = world.base();
-    for round in 0..1300usize {
+    let rounds = if cfg!(miri) { 8 } else { 1300 };
+    for round in 0..rounds {
         let child = if round % 50 == 49 { world.adopt() } else { world.create(0) };
         for _ in 0..3 {
             let live = world.live();
@@ -198,6 +205,6 @@ fn a_slot_is_reused_without_inventing() {
             world.end_detached(live[1 + random.below(live.len() - 1)]);
         }
     }
-    assert!(world.told() > 20);
+    assert!(world.told() > 20 || cfg!(miri));
     world.verify(77);
 }

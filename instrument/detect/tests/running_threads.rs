@@ -43,7 +43,7 @@ impl Runtime for Witness {
 
 const WINDOW: usize = 1 << 20;
 const THREADS: usize = 6;
-const STEPS: usize = 20_000;
+const STEPS: usize = if cfg!(miri) { 100 } else { 20_000 };
 /// Locks, each with a granule of the simulated program for its word and some data that it guards.
 const LOCKS: usize = 4;
 const LOCK_AT: usize = 0x1000;
