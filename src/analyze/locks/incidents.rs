@@ -205,7 +205,11 @@ impl Incidents {
             let longest = group.longest();
             let kind = WaitKind::from_u32(longest.detail);
             let lost = group.sum(|row| row.lost_ns);
-            if longest.max_ns < thresholds.blocking_ns || self.is_queue_at_receiver(longest, kind, describe) {
+            let held = describe.frames(Place(longest.other_access));
+            if longest.max_ns < thresholds.blocking_ns
+                || self.is_queue_at_receiver(longest, kind, describe)
+                || kind == WaitKind::Outside && locks_standard_stream(&held)
+            {
                 continue;
             }
             let confidence = if lost >= thresholds.blocking_ns / 4 {
@@ -629,6 +633,11 @@ fn keeps_failing(row: &IncidentRow, thresholds: &Thresholds) -> bool {
 }
 
 /// A frame of tokio's, in any version.
+/// std's lock of stdin, stdout or stderr, which is there to be held during input and output.
+fn locks_standard_stream(held: &[Frame]) -> bool {
+    held.iter().any(|frame| frame.file.ends_with("library/std/src/io/stdio.rs"))
+}
+
 fn is_tokio(frame: &Frame) -> bool {
     frame.file.contains("/tokio-1") || frame.function.trim_start_matches('<').starts_with("tokio::")
 }
