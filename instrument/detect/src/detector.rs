@@ -316,6 +316,7 @@ impl Detector {
                 if object.is_unit(mask) {
                     self.counts.atomic_address.fetch_add(1, Ordering::Relaxed);
                     if kind.writes() {
+                        object.note_release(mask);
                         self.release_into(thread, index, object, false, runtime);
                     }
                     settle_later = kind.reads();
@@ -378,7 +379,7 @@ impl Detector {
             return;
         }
         self.each_part(address, size, |at, mask| {
-            if what.opens && self.is_published(thread, at) {
+            if what.opens && self.is_published(thread, at, mask) {
                 return;
             }
             let Some((index, object)) = self.lock_or_make_object_at(at, what.atomic || what.creates, runtime) else {
@@ -390,9 +391,10 @@ impl Detector {
             if what.releases {
                 // A read-modify-write sees what was released before, so acquiring here already costs no precision worth
                 // naming, and makes the release below a matter of one epoch.
-                if what.acquires {
+                if what.acquires && object.has_released(mask) {
                     self.acquire_from(thread, index, object, runtime);
                 }
+                object.note_release(mask);
                 self.release_into(thread, index, object, !what.atomic && what.opens, runtime);
             }
             object.lock.unlock();
@@ -423,7 +425,7 @@ impl Detector {
             if makes {
                 self.mark_atomic(at, object, mask, runtime);
             }
-            if what.acquires {
+            if what.acquires && object.has_released(mask) {
                 self.acquire_from(thread, index, object, runtime);
             }
             object.lock.unlock();
@@ -452,10 +454,10 @@ impl Detector {
         slot == thread.slot() || self.open_epochs.load(Ordering::Relaxed) == 0 && thread.clock.get(slot) >= epoch
     }
 
-    /// Whether the thread released into the object at an address in its present epoch, with the clock that it has now. No lock is
+    /// Whether the thread released through the bytes at an address in its present epoch, with the clock that it has now. No lock is
     /// needed: whoever releases into the object meanwhile keeps what was released before.
     #[inline(always)]
-    fn is_published(&self, thread: &Thread, address: usize) -> bool {
+    fn is_published(&self, thread: &Thread, address: usize, mask: u8) -> bool {
         if !thread.published || self.is_recording() {
             return false;
         }
@@ -464,6 +466,7 @@ impl Detector {
             && object.epoch.load(Ordering::Relaxed) == thread.key.epoch().0
             && object.base.load(Ordering::Relaxed) == thread.copy.to_raw()
             && !object.is_merged()
+            && object.has_released_all(mask)
             && object.granule.load(Ordering::Relaxed) == self.window(address) as u64 + 1
     }
 

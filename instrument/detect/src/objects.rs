@@ -128,8 +128,7 @@ impl Detector {
         object.set_clock((super::cell::Slot::new(0), super::cell::Epoch(0)), super::clock::ClockRef::NONE, false);
         object.cells.copy_from(&super::granule::Granule::new(), 0);
         object.granule.store(0, Ordering::Relaxed);
-        object.units.store(0, Ordering::Relaxed);
-        object.atomic_mask.store(0, Ordering::Relaxed);
+        object.forget_bytes();
         object.generation.fetch_add(1, Ordering::Relaxed);
         self.pool.release(base, &mut |spins| runtime.pause(spins));
         object.lock.unlock();

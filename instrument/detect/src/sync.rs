@@ -46,6 +46,8 @@ pub struct SyncObject {
     pub(super) units: AtomicU32,
     /// Bytes that were accessed atomically.
     pub(super) atomic_mask: AtomicU32,
+    /// Bytes that something was released through: who touches none of them has nothing to acquire.
+    released: AtomicU32,
 }
 
 const _: () = assert!(size_of::<SyncObject>() == 128);
@@ -74,6 +76,29 @@ impl SyncObject {
         self.epoch.store(epoch.0, Ordering::Relaxed);
         self.base.store(base.to_raw(), Ordering::Relaxed);
         self.merged.store(u32::from(merged), Ordering::Relaxed);
+    }
+
+    /// Notes that an operation on these bytes releases.
+    pub(super) fn note_release(&self, mask: u8) {
+        self.released.store(self.released.load(Ordering::Relaxed) | u32::from(mask), Ordering::Relaxed);
+    }
+
+    /// Whether an operation on these bytes may see what was released. Neighbours share the object, as a lock's flag of poisoning
+    /// and the next lock do.
+    pub(super) fn has_released(&self, mask: u8) -> bool {
+        self.released.load(Ordering::Relaxed) & u32::from(mask) != 0
+    }
+
+    /// Whether all of the bytes were released through.
+    pub(super) fn has_released_all(&self, mask: u8) -> bool {
+        self.released.load(Ordering::Relaxed) & u32::from(mask) == u32::from(mask)
+    }
+
+    /// Forgets which bytes are atomic and which were released through.
+    pub(super) fn forget_bytes(&self) {
+        self.units.store(0, Ordering::Relaxed);
+        self.atomic_mask.store(0, Ordering::Relaxed);
+        self.released.store(0, Ordering::Relaxed);
     }
 
     /// The bytes of the granule that were accessed atomically.

@@ -121,6 +121,8 @@ pub struct World {
     made: BTreeMap<u32, Made>,
     recorder: Recorder,
     units: Units,
+    /// Bytes by granule that something was released through.
+    released: BTreeMap<usize, BTreeSet<usize>>,
     /// A plain-looking load of an atomic address acquires at the thread's next action.
     pending: BTreeMap<u32, usize>,
 }
@@ -142,6 +144,7 @@ impl World {
             made: BTreeMap::new(),
             recorder: Recorder::default(),
             units: Units::new(),
+            released: BTreeMap::new(),
             pending: BTreeMap::new(),
         }
     }
@@ -220,12 +223,19 @@ impl World {
         self.units.get(&(address & !7)).is_some_and(|units| units.contains(&(address, size)))
     }
 
-    fn acquire(&mut self, thread: u32, address: usize) {
-        self.reference.apply(&Action::Acquire { thread, object: (address & !7) as u64 });
+    /// Through bytes that nothing was released through, nothing is acquired.
+    fn acquire(&mut self, thread: u32, address: usize, size: usize) {
+        let granule = address & !7;
+        let released = self.released.get(&granule);
+        if released.is_some_and(|bytes| (address..address + size).any(|byte| bytes.contains(&byte))) {
+            self.reference.apply(&Action::Acquire { thread, object: granule as u64 });
+        }
     }
 
-    fn release(&mut self, thread: u32, address: usize) {
-        self.reference.apply(&Action::Release { thread, object: (address & !7) as u64 });
+    fn release(&mut self, thread: u32, address: usize, size: usize) {
+        let granule = address & !7;
+        self.released.entry(granule).or_default().extend(address..address + size);
+        self.reference.apply(&Action::Release { thread, object: granule as u64 });
     }
 
     pub fn atomic_load(&mut self, thread: u32, address: usize, size: usize) {
@@ -233,7 +243,7 @@ impl World {
         self.settle(thread);
         self.on(thread, |fast, state, recorder| fast.after(state, address, size, what, recorder));
         self.mark(address, size);
-        self.acquire(thread, address);
+        self.acquire(thread, address, size);
     }
 
     pub fn atomic_store(&mut self, thread: u32, address: usize, size: usize) {
@@ -241,7 +251,7 @@ impl World {
         self.settle(thread);
         self.on(thread, |fast, state, recorder| fast.before(state, address, size, what, recorder));
         self.mark(address, size);
-        self.release(thread, address);
+        self.release(thread, address, size);
     }
 
     pub fn atomic_rmw(&mut self, thread: u32, address: usize, size: usize) {
@@ -252,8 +262,9 @@ impl World {
             fast.after(state, address, size, what, recorder);
         });
         self.mark(address, size);
-        self.acquire(thread, address);
-        self.release(thread, address);
+        self.acquire(thread, address, size);
+        self.release(thread, address, size);
+        self.acquire(thread, address, size);
     }
 
     /// One direction of a lock of a library's.
@@ -261,10 +272,10 @@ impl World {
         self.settle(thread);
         if release {
             self.on(thread, |fast, state, recorder| fast.release(state, key, recorder));
-            self.release(thread, key);
+            self.release(thread, key & !7, 8);
         } else {
             self.on(thread, |fast, state, recorder| fast.acquire(state, key, recorder));
-            self.acquire(thread, key);
+            self.acquire(thread, key & !7, 8);
         }
     }
 
@@ -281,7 +292,7 @@ impl World {
             if self.is_unit(at, here) {
                 // Looks plain, is atomic. A further granule of the same access settles the one before.
                 if kind.writes() {
-                    self.release(thread, at);
+                    self.release(thread, at, here);
                 }
                 if kind.reads() {
                     self.settle_granule(thread, at);
@@ -319,6 +330,7 @@ impl World {
     fn forget_objects(&mut self, start: usize, len: usize) {
         for granule in (start..start + len).step_by(8) {
             self.units.remove(&granule);
+            self.released.remove(&granule);
             self.reference.apply(&Action::Destroy { object: granule as u64 });
         }
     }
