@@ -48,6 +48,7 @@ impl Session {
             sources: None,
             threads: &[],
             slots: &[],
+            births: &[],
             main_bias: header.main_bias,
         };
         let recording = &self.recording;

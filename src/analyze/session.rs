@@ -19,7 +19,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Most frames of a thread's creation stack that are kept.
-const CREATION_FRAMES: usize = 64;
+pub(super) const CREATION_FRAMES: usize = 64;
+/// Threads whose creation stacks are in the report whatever happens; later ones have theirs where a finding names them. A program may
+/// create threads by the ten thousand.
+const CREATIONS: usize = 1000;
 
 /// How the program ended, if it has.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,8 @@ pub struct Session {
     sources: Option<Sources>,
     pub(super) threads: Vec<Thread>,
     slots: Vec<u32>,
+    /// Nodes of the stacks that created the threads, by serial.
+    pub(super) births: Vec<u32>,
     /// Modules read so far.
     modules: Vec<ModuleRow>,
     /// The latest look at locks and waits.
@@ -70,6 +75,7 @@ impl Session {
             sources,
             threads: Vec::new(),
             slots: Vec::new(),
+            births: Vec::new(),
             modules: Vec::new(),
             looked: Recorded::default(),
             hangs: BTreeMap::new(),
@@ -96,6 +102,7 @@ impl Session {
             sources: self.sources.as_mut(),
             threads: &self.threads,
             slots: &self.slots,
+            births: &self.births,
             main_bias: header.main_bias,
         };
         let mut findings = Vec::new();
@@ -215,6 +222,7 @@ impl Session {
             sources: self.sources.as_mut(),
             threads: &self.threads,
             slots: &self.slots,
+            births: &self.births,
             main_bias: header.main_bias,
         }
     }
@@ -243,8 +251,8 @@ impl Session {
                 dropped_events: header.dropped.iter().fold(0, |sum, n| sum.saturating_add(*n)),
                 ..Coverage::default()
             },
+            threads: self.threads_for(&findings, &header),
             findings,
-            threads: self.threads.clone(),
             counters: self.counters(&header),
             command: self.run.command.clone(),
             conprof_version: self.run.conprof_version.clone(),
@@ -264,12 +272,14 @@ impl Session {
         let rows: Vec<ThreadRow> = self.recording.collect(0, header.counts[Table::Threads as usize]);
         let main_name = rows.first().map(|row| row.name).unwrap_or_default();
         self.slots = rows.iter().map(|row| row.slot).collect();
-        let known = std::mem::take(&mut self.threads);
+        self.births = rows.iter().map(|row| row.created_at).collect();
+        let mut known = std::mem::take(&mut self.threads);
         for (serial, row) in rows.iter().enumerate() {
             // A thread's creation does not change, and symbolising it is the costly part.
-            let created_at = match known.get(serial) {
-                Some(thread) if thread.tid == row.tid => thread.created_at.clone(),
-                _ => self.creation(row, &header),
+            let created_at = match known.get_mut(serial) {
+                Some(thread) if thread.tid == row.tid => std::mem::take(&mut thread.created_at),
+                _ if serial < CREATIONS => self.context(&header).creation_with_sources(serial as u32),
+                _ => Vec::new(),
             };
             self.threads.push(Thread {
                 serial: serial as u32,
@@ -285,18 +295,24 @@ impl Session {
         Ok(header)
     }
 
-    fn creation(&mut self, row: &ThreadRow, header: &HeaderView) -> Vec<crate::report::Frame> {
-        let mut context = Context {
-            recording: &self.recording,
-            symbolizer: &self.symbolizer,
-            sources: self.sources.as_mut(),
-            threads: &[],
-            slots: &[],
-            main_bias: header.main_bias,
-        };
-        let mut frames = context.node_frames(row.created_at);
-        frames.truncate(CREATION_FRAMES);
-        frames
+    /// The threads, with the creations of all those that a finding's threads descend from.
+    fn threads_for(&mut self, findings: &[Finding], header: &HeaderView) -> Vec<Thread> {
+        let mut threads = self.threads.clone();
+        let named = findings.iter().flat_map(|finding| &finding.stacks).filter_map(|stack| stack.thread.as_ref());
+        let named: Vec<u32> = named.map(|thread| thread.serial).collect();
+        let context = self.context(header);
+        for serial in named {
+            let mut next = Some(serial);
+            // Bounded: a recording may hold a circle.
+            for _ in 0..CREATION_FRAMES {
+                let Some(thread) = next.and_then(|serial| threads.get_mut(serial as usize)) else { break };
+                if thread.created_at.is_empty() {
+                    thread.created_at = context.creation(thread.serial);
+                }
+                next = thread.created_by;
+            }
+        }
+        threads
     }
 
     fn module_coverage(&self) -> Vec<ModuleCoverage> {

@@ -1,5 +1,6 @@
 //! The two sides of a finding as stacks.
 
+use super::session::CREATION_FRAMES;
 use crate::elf::Avma;
 use crate::report::{Frame, LockRef, Stack, Thread};
 use crate::symbolize::{Sources, Symbolizer};
@@ -20,18 +21,26 @@ pub(super) struct Context<'a> {
     pub(super) threads: &'a [Thread],
     /// Slots by serial.
     pub(super) slots: &'a [u32],
+    /// Nodes of the stacks that created the threads, by serial.
+    pub(super) births: &'a [u32],
     pub(super) main_bias: u64,
 }
 
 impl Context<'_> {
     /// Frames of a calling context, innermost first.
     pub(super) fn node_frames(&mut self, node: u32) -> Vec<Frame> {
+        let frames = self.call_frames(node);
+        self.with_sources(frames)
+    }
+
+    /// The same without the sources' lines.
+    fn call_frames(&self, node: u32) -> Vec<Frame> {
         let mut frames = Vec::new();
         for return_address in self.recording.return_addresses(node) {
             // The call is the instruction before the one it returns to.
             frames.extend(self.symbolizer.frames(Avma(return_address.wrapping_sub(1))));
         }
-        self.with_sources(frames)
+        frames
     }
 
     /// Frames of an access, innermost first; empty where its row says nothing.
@@ -47,6 +56,12 @@ impl Context<'_> {
         frames
     }
 
+    /// The same with the sources' lines.
+    pub(super) fn creation_with_sources(&mut self, serial: u32) -> Vec<Frame> {
+        let frames = self.creation(serial);
+        self.with_sources(frames)
+    }
+
     fn with_sources(&mut self, mut frames: Vec<Frame>) -> Vec<Frame> {
         if let Some(sources) = self.sources.as_deref_mut() {
             for frame in frames.iter_mut().filter(|frame| crate::report::place::is_own_source(&frame.file)) {
@@ -58,7 +73,18 @@ impl Context<'_> {
 
     /// The thread with a serial.
     pub(super) fn thread(&self, serial: u32) -> Option<Thread> {
-        self.threads.get(serial as usize).cloned()
+        let mut thread = self.threads.get(serial as usize).cloned()?;
+        if thread.created_at.is_empty() {
+            thread.created_at = self.creation(serial);
+        }
+        Some(thread)
+    }
+
+    /// The stack that created the thread with a serial, innermost frame first.
+    pub(super) fn creation(&self, serial: u32) -> Vec<Frame> {
+        let mut frames = self.births.get(serial as usize).map_or_else(Vec::new, |node| self.call_frames(*node));
+        frames.truncate(CREATION_FRAMES);
+        frames
     }
 
     /// The access row of a side, unless it belongs to another thread's access.

@@ -148,7 +148,7 @@ fn merge_lock(into: &mut Vec<LockSummary>, from: LockSummary) {
             known.acquisitions += from.acquisitions;
             known.shared_acquisitions += from.shared_acquisitions;
             known.contended += from.contended;
-            known.contended_share = share(known.contended as f64, known.acquisitions);
+            known.contended_share = share(known.contended as f64, known.acquisitions).min(1.0);
             known.hand_off_fairness = share(fairness, known.contended);
             known.wait_ns += from.wait_ns;
             let variance = (known.wait_deviation_ns as f64).powi(2) + (from.wait_deviation_ns as f64).powi(2);

@@ -21,7 +21,8 @@ fn summary(figures: &Figures) -> LockSummary {
         acquisitions: figures.acquisitions,
         shared_acquisitions: figures.shared_acquisitions,
         contended: waits,
-        contended_share: share(waits, figures.acquisitions),
+        // A wait with a time limit may end without an acquisition.
+        contended_share: share(waits, figures.acquisitions).min(1.0),
         wait_ns: figures.wait_ns,
         max_wait_ns: figures.wait_max_ns,
         p50_wait_ns: quantile_ns(&figures.wait_histogram, 0.5, figures.wait_max_ns),

@@ -7,7 +7,8 @@
 //! Direction of error: an event that is missing makes two edges look unordered, so an inversion that cannot
 //! happen is reported as one that can.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A structural event, in an order that agrees with each thread's and each object's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +50,15 @@ pub enum Structural {
     },
 }
 
+/// Epochs by thread, of the threads that have edges; shared until it changes.
+type Clock = Arc<HashMap<u32, u32>>;
+
 /// A moment in a thread, with what is known to be before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     thread: u32,
     epoch: u32,
-    clock: HashMap<u32, u32>,
+    clock: Clock,
 }
 
 impl Moment {
@@ -75,11 +79,21 @@ impl Moment {
 #[derive(Clone, Debug, Default)]
 struct ThreadClock {
     epoch: u32,
-    clock: HashMap<u32, u32>,
+    clock: Clock,
 }
 
-fn join(into: &mut HashMap<u32, u32>, from: &HashMap<u32, u32>) {
-    for (thread, epoch) in from {
+fn join(into: &mut Clock, from: &Clock) {
+    if into.is_empty() {
+        *into = Arc::clone(from);
+        return;
+    }
+    if Arc::ptr_eq(into, from)
+        || from.iter().all(|(thread, epoch)| into.get(thread).is_some_and(|known| known >= epoch))
+    {
+        return;
+    }
+    let into = Arc::make_mut(into);
+    for (thread, epoch) in from.iter() {
         let known = into.entry(*thread).or_default();
         *known = (*known).max(*epoch);
     }
@@ -88,18 +102,25 @@ fn join(into: &mut HashMap<u32, u32>, from: &HashMap<u32, u32>) {
 /// Replays structural events and gives the moment of each edge, by edge index; an edge that no event names has the
 /// first moment of thread `u32::MAX`, which is unordered with all others.
 pub fn moments_of_edges(events: &[Structural], edges: usize) -> Vec<Moment> {
-    let unknown = Moment { thread: u32::MAX, epoch: u32::MAX, clock: HashMap::new() };
+    let unknown = Moment { thread: u32::MAX, epoch: u32::MAX, clock: Clock::default() };
     let mut moments = vec![unknown; edges];
     let mut threads: HashMap<u32, ThreadClock> = HashMap::new();
-    let mut objects: HashMap<u64, HashMap<u32, u32>> = HashMap::new();
+    let mut objects: HashMap<u64, Clock> = HashMap::new();
+    // Nobody asks what is before or after a thread without edges, of which there may be thousands.
+    let asked: HashSet<u32> = events
+        .iter()
+        .filter_map(|event| if let Structural::Edge { thread, .. } = event { Some(*thread) } else { None })
+        .collect();
     // What a thread did up to now, itself included, in a form that others may join; its epoch then advances.
-    fn published(threads: &mut HashMap<u32, ThreadClock>, thread: u32) -> HashMap<u32, u32> {
+    let published = |threads: &mut HashMap<u32, ThreadClock>, thread: u32| -> Clock {
         let state = threads.entry(thread).or_default();
-        let mut clock = state.clock.clone();
-        clock.insert(thread, state.epoch);
-        state.epoch += 1;
+        let mut clock = Arc::clone(&state.clock);
+        if asked.contains(&thread) {
+            Arc::make_mut(&mut clock).insert(thread, state.epoch);
+            state.epoch += 1;
+        }
         clock
-    }
+    };
     for event in events {
         match *event {
             Structural::Create { parent, child } => {
