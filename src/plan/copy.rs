@@ -307,7 +307,8 @@ impl Copier<'_> {
 
     /// Lock bits of an instruction that no row names, where it may still give a lock up.
     fn may_unlock(&self, instruction: &Instruction) -> u64 {
-        let exchanges = matches!(instruction.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd);
+        // Some locks are given up by a compare-exchange; where two of them are merged, the frames of both are lost.
+        let exchanges = matches!(instruction.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Cmpxchg);
         // A slow path that takes a lock exchanges the word as well.
         if !exchanges || self.lock_function.is_some() {
             return 0;
