@@ -172,6 +172,7 @@ impl<'s> DebugInfo<'s> {
         let mut units: Vec<(usize, UnitTables<'s>)> = order.into_iter().zip(parsed).collect();
         units.sort_by_key(|&(at, _)| at);
         let mut units: Vec<UnitTables<'s>> = units.into_iter().map(|(_, unit)| unit).collect();
+        lend_types(&mut units);
         let names = crate::parallel::map(&units, 4, || (), |(), _, unit| unit.resolve_names(&units), &|_| {});
         for (unit, names) in units.iter_mut().zip(names) {
             unit.set_names(names);
@@ -270,5 +271,21 @@ impl<'s> DebugInfo<'s> {
             .iter()
             .take_while(move |segment| segment.start < end)
             .map(|segment| Place { row: None, unit: segment.unit, frame: Some(segment.frame) })
+    }
+}
+
+/// GCC's link-time optimiser puts all code into units of its own and leaves the types in those of the sources: what holds for every
+/// one of these holds for its own.
+fn lend_types(units: &mut [UnitTables<'_>]) {
+    let optimised = |kind: &UnitKind<'_>| kind.producer.starts_with(b"GNU GIMPLE");
+    if !units.iter().any(|unit| optimised(&unit.kind)) {
+        return;
+    }
+    let sources = || units.iter().map(|unit| &unit.kind).filter(|kind| kind.producer.starts_with(b"GNU C"));
+    let has_types = sources().all(|kind| kind.has_types) && sources().next().is_some();
+    let has_atomic_types = sources().any(|kind| kind.has_atomic_types);
+    for unit in units.iter_mut().filter(|unit| optimised(&unit.kind)) {
+        unit.kind.has_types |= has_types;
+        unit.kind.has_atomic_types |= has_atomic_types;
     }
 }
