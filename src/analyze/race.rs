@@ -28,9 +28,6 @@ pub(super) fn finding(context: &mut Context<'_>, row: &FindingRow, facts: RunFac
     }
     let current = context.stack(&row.current);
     let previous = context.stack(&row.previous);
-    if [&current, &previous].into_iter().any(|side| side.frames.iter().any(is_list_of_stacks)) {
-        return None;
-    }
     let location = locate(context, row);
     let (confidence, notes) = confidence(context, row, facts);
     let id = fingerprint("data-race", &[&current.frames, &previous.frames], &identity(&location));
@@ -51,14 +48,6 @@ pub(super) fn finding(context: &mut Context<'_>, row: &FindingRow, facts: RunFac
         location: Some(location),
         notes,
     })
-}
-
-/// std's list of thread stacks is not instrumented (see `scan`), but what it copies and frees passes through interposed functions.
-fn is_list_of_stacks(frame: &crate::report::Frame) -> bool {
-    // A thread's start and end have the list's functions inlined; `init` stands at the bottom of the main thread's stack.
-    let function = &frame.function;
-    function.contains("stack_overflow::") && !function.contains("::init")
-        || frame.file.ends_with("stack_overflow/thread_info.rs")
 }
 
 fn locate(context: &mut Context<'_>, row: &FindingRow) -> Location {

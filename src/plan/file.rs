@@ -202,10 +202,19 @@ impl Plan {
 
 fn quiet_functions(scan: &ModuleScan) -> Vec<QuietRow> {
     let text = scan.text.0.0;
-    let relative = |address: u64| address.wrapping_sub(text) as u32;
-    let native =
-        scan.functions.iter().filter(|f| matches!(f.policy, Policy::Native(why) if INDEPENDENT.contains(&why)));
-    native.map(|f| QuietRow { start: relative(f.start.0), end: relative(f.end.0) }).collect()
+    let row =
+        |start: u64, end: u64| QuietRow { start: start.wrapping_sub(text) as u32, end: end.wrapping_sub(text) as u32 };
+    let mut rows = Vec::new();
+    for function in &scan.functions {
+        if matches!(function.policy, Policy::Native(why) if INDEPENDENT.contains(&why)) {
+            rows.push(row(function.start.0, function.end.0));
+        } else {
+            // Inside the function: one that never returns may be called last.
+            let inside = function.quiet_returns.iter().filter(|at| **at < function.end);
+            rows.extend(inside.map(|at| row(at.0, at.0 + 1)));
+        }
+    }
+    rows
 }
 
 fn append(file: &mut Vec<u8>, bytes: &[u8]) -> Section {

@@ -9,7 +9,7 @@ use super::meaning::Meanings;
 use super::model::{Function, Policy, Site, Tally};
 use crate::elf::{Image, Svma};
 use crate::wire::site::{Class, Order, SiteFlags};
-use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic};
+use iced_x86::{FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnemonic};
 
 /// Fills `sites` and `frame_escapes` of every function, and finds those that are not understood.
 pub(super) fn classify_all(
@@ -30,6 +30,7 @@ pub(super) fn classify_all(
     for (function, classified) in functions.iter_mut().zip(found) {
         function.sites = classified.sites;
         function.frame_escapes = classified.frame_escapes;
+        function.quiet_returns = classified.quiet_returns;
         if classified.opaque && function.policy == Policy::Instrument && !is_toolchain_code(function) {
             function.policy = Policy::Opaque;
         }
@@ -57,6 +58,7 @@ fn is_toolchain_code(function: &Function) -> bool {
 struct Classified {
     sites: Vec<Site>,
     frame_escapes: bool,
+    quiet_returns: Vec<Svma>,
     /// The function's accesses can't be told apart, in a module where most can.
     opaque: bool,
     skipped: Vec<(&'static str, u64)>,
@@ -94,6 +96,11 @@ fn classify(
         let reads_constant = constants.addresses(instruction);
         constants.step(instruction, info);
         let pc = instruction.ip();
+        if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
+            && meanings.is_unseen(&meanings.debug.place(pc))
+        {
+            result.quiet_returns.push(Svma(instruction.next_ip()));
+        }
         let (encoded, size, stack, masked) = match access_of(image, &frame, index, instruction, info) {
             Access::None => continue,
             Access::Skipped(reason) => {

@@ -70,6 +70,7 @@ pub fn scan_module(data: &[u8], progress: &(dyn Fn(u64, u64) + Sync)) -> Result<
                 outside_targets: body.outside_targets.into_iter().map(Svma).collect(),
                 sites: Vec::new(),
                 frame_escapes: false,
+                quiet_returns: Vec::new(),
             }
         })
         .collect::<Vec<_>>();

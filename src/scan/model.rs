@@ -99,6 +99,8 @@ pub struct Function {
     pub sites: Vec<Site>,
     /// Whether an address into the frame escapes, so that stack accesses are sites as well.
     pub frame_escapes: bool,
+    /// Where calls return to whose callee works for what the catalogue takes out of sight, ascending.
+    pub quiet_returns: Vec<Svma>,
 }
 
 /// An instruction of interest and what it does.

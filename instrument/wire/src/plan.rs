@@ -61,8 +61,8 @@ pub struct PlanHeader {
     pub quiet: Section,
 }
 
-/// A native function whose calls of interposed functions (`memcpy`, `free` ...) are not checked either, because what it
-/// works on is reached by such functions alone. Addresses are relative to [`PlanHeader::text_start`].
+/// A native function, or the return site of a call in any other, whose calls of interposed functions (`memcpy`, `free` ...) are not
+/// checked either, because what it works on is reached by such code alone. Addresses are relative to [`PlanHeader::text_start`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct QuietRow {
