@@ -115,7 +115,47 @@ impl ThreadState {
     /// The calling-context node of the live frames: who called the function that runs now. 0 where there is none.
     pub fn context(&mut self) -> u32 {
         let (base, top) = self.live_frames();
+        let top = if self.current_stack == 0 { self.without_stale(base, top) } else { top };
         crate::record::context::intern(base, top)
+    }
+
+    /// The topmost frame, once frames that returned unnoticed are dropped: below the frames of functions that code without entry events
+    /// called, a frame may lie that only looks alive. Its return address is not on the stack any more, unless by chance.
+    ///
+    /// Frames that were looked at before are looked at again down to the first that is there. Only the thread's own stack is read,
+    /// which stays mapped. Direction of error: a stale frame may stay, no live one is dropped.
+    fn without_stale(&mut self, base: *mut Frame, top: *mut Frame) -> *mut Frame {
+        let (low, len) = (self.gs.stack_low, self.gs.stack_len);
+        let is_there = |frame: &Frame| {
+            let outside = frame.sp % 8 != 0 || frame.sp < self.guest_sp || frame.sp.wrapping_sub(low) >= len;
+            // SAFETY: the address lies in the thread's own stack, above its present pointer.
+            outside || unsafe { *(frame.sp as *const u64) } == frame.return_address
+        };
+        // SAFETY: the frames from base to top are initialised, and this thread's.
+        let top = unsafe {
+            let mut known = top;
+            while known > base && (*known).node == 0 {
+                known = known.sub(1);
+            }
+            let mut kept = known;
+            while kept > base && !is_there(&*kept) {
+                kept = kept.sub(1);
+            }
+            if kept == known && known == top {
+                return top;
+            }
+            let mut from = known;
+            while from < top {
+                from = from.add(1);
+                if is_there(&*from) {
+                    kept = kept.add(1);
+                    *kept = *from;
+                }
+            }
+            kept
+        };
+        self.gs.frames_top = top as u64;
+        top
     }
 
     /// Whether no one will join the thread.
