@@ -1,7 +1,7 @@
 //! A recording under analysis, once or again and again while the program runs.
 
-use super::locks::incidents::long_polls;
 use super::locks::recorded::{Names, Recorded, Task};
+use super::locks::tasks::long_polls;
 use super::race::{self, RunFacts};
 use super::sides::Context;
 use crate::profile::Profile;

@@ -84,6 +84,9 @@ pub struct RunOptions {
     /// Shortest time of attempts that keep failing that is a livelock
     #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "200ms")]
     pub livelock_after: Duration,
+    /// A further row of the lock catalogue, as `function my::Spin::lock lock-exclusive always user` (may be given several times)
+    #[arg(long, value_name = "ROW")]
+    pub lock_row: Vec<String>,
     /// Run N times and merge; each finding says in how many runs it was seen
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,

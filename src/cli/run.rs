@@ -10,7 +10,7 @@ use crate::analyze::Thresholds;
 use crate::cargo::runner::Runner;
 use crate::gate::FailOn;
 use crate::launch::{
-    self, Observer as _, OutDir, Outcome, Planned, Program, RecordingOptions, Refusal, SuperviseOptions,
+    self, LockRows, Observer as _, OutDir, Outcome, Planned, Program, RecordingOptions, Refusal, SuperviseOptions,
 };
 use crate::merge::{Relation, merge};
 use crate::os::{self, Ended};
@@ -57,7 +57,11 @@ pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
     let session = options.session.as_ref().map(|folder| folder.join("runs"));
     let results = session.as_deref().or(runner.results.as_deref());
     let out = OutDir::prepare(options.out.as_deref(), results, &program.path)?;
-    let planned = plan(&program, options, checks.tactic(), &words)?;
+    let mut rows = LockRows::default();
+    for row in &options.lock_row {
+        rows.add(row).map_err(|error| usage(format!("--lock-row `{row}`: {}", error.reason)))?;
+    }
+    let planned = plan(&program, options, checks.tactic(), &rows, &words)?;
     let record = run_record(options, &program, planned.as_ref(), &checks)?;
     out.write(RUN_RECORD, &record.to_json()).with_context(|| cannot_write(out.path()))?;
     if !record.degraded.is_empty() {
@@ -191,7 +195,13 @@ fn kind_name(kind: Kind) -> String {
 }
 
 /// Scans and plans, with a bar on a terminal where it takes long enough to be seen.
-fn plan(program: &Program, options: &RunOptions, tactic: Tactic, words: &Words) -> anyhow::Result<Option<Planned>> {
+fn plan(
+    program: &Program,
+    options: &RunOptions,
+    tactic: Tactic,
+    rows: &LockRows,
+    words: &Words,
+) -> anyhow::Result<Option<Planned>> {
     const LARGE: usize = 2 << 20;
     let Some(image) = program.image.as_deref().filter(|_| program.unchecked.is_none()) else { return Ok(None) };
     let start = Instant::now();
@@ -207,7 +217,7 @@ fn plan(program: &Program, options: &RunOptions, tactic: Tactic, words: &Words) 
             bar.set_position(done);
         }
     };
-    let planned = launch::obtain_plan(image, &program.path, tactic, &progress);
+    let planned = launch::obtain_plan(image, &program.path, tactic, rows, &progress);
     if let Some(bar) = bar.get() {
         bar.finish_and_clear();
     }

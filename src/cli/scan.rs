@@ -2,9 +2,9 @@
 
 use crate::dwarf::{DebugInfo, load_sections};
 use crate::elf::Image;
-use crate::scan::{
-    Debuginfo, Function, LockOperation, LockRow, ModuleScan, Policy, Site, class_name, lock_rows, scan_module,
-};
+use crate::scan::primitives::{Catalogue, LockMarks, mark, operation_name};
+use crate::scan::{Debuginfo, Function, ModuleScan, Policy, Site, class_name, scan_module};
+use crate::wire::locks::{Operation, Type};
 use crate::wire::site::{Order, SiteFlags};
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -32,18 +32,19 @@ pub fn run(file: &Path, format: Format) -> anyhow::Result<ExitCode> {
     let data = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let scan = scan_module(&data, &|_, _| {})
         .map_err(|error| anyhow::anyhow!("{}: {error}; {}", file.display(), error.cure()))?;
+    let marks = mark(&scan, &data, &Catalogue::built_in());
     let took = start.elapsed();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = if format.json {
-        let mut object = summary(file, &scan, took);
+        let mut object = summary(file, &scan, &marks, took);
         if format.sites {
-            object["sites"] = with_places(&data, &scan, |rows| rows.iter().map(SiteRow::json).collect());
+            object["sites"] = with_places(&data, &scan, &marks, |rows| rows.iter().map(SiteRow::json).collect());
         }
         serde_json::to_writer_pretty(&mut out, &object).map_err(std::io::Error::from).and_then(|()| writeln!(out))
     } else if format.sites {
-        with_places(&data, &scan, |rows| rows.iter().try_for_each(|row| row.print(&mut out)))
+        with_places(&data, &scan, &marks, |rows| rows.iter().try_for_each(|row| row.print(&mut out)))
     } else {
-        print_text(&mut out, file, &scan, took)
+        print_text(&mut out, file, &scan, &marks, took)
     };
     match written.and_then(|()| out.flush()) {
         // Nobody reads on, as with `conprof scan FILE | head`.
@@ -72,17 +73,6 @@ fn order_name(order: Order) -> &'static str {
     }
 }
 
-fn operation_name(operation: LockOperation) -> &'static str {
-    match operation {
-        LockOperation::AcquireExclusive => "acquire",
-        LockOperation::AcquireShared => "acquire-shared",
-        LockOperation::TryAcquireExclusive => "try",
-        LockOperation::TryAcquireShared => "try-shared",
-        LockOperation::ReleaseExclusive => "release",
-        LockOperation::ReleaseShared => "release-shared",
-    }
-}
-
 fn flag_names(flags: SiteFlags) -> Vec<&'static str> {
     let names = [
         (SiteFlags::SPECULATIVE, "speculative"),
@@ -94,18 +84,6 @@ fn flag_names(flags: SiteFlags) -> Vec<&'static str> {
         (SiteFlags::BENIGN, "benign"),
     ];
     names.iter().filter(|(flag, _)| flags.has(*flag)).map(|&(_, name)| name).collect()
-}
-
-/// Lock operations found, by primitive and operation.
-fn lock_counts(scan: &ModuleScan) -> Vec<(&'static str, &'static str, u64)> {
-    let rows = lock_rows();
-    let mut counts = std::collections::BTreeMap::new();
-    for lock in scan.functions.iter().flat_map(|function| &function.sites).filter_map(|site| site.lock) {
-        if let Some(row) = rows.get(usize::from(lock.row)) {
-            *counts.entry((row.primitive, operation_name(lock.operation))).or_default() += 1;
-        }
-    }
-    counts.into_iter().map(|((primitive, operation), count)| (primitive, operation, count)).collect()
 }
 
 fn policy_counts(scan: &ModuleScan) -> [(&'static str, usize); 4] {
@@ -122,7 +100,13 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn print_text(out: &mut impl Write, file: &Path, scan: &ModuleScan, took: Duration) -> std::io::Result<()> {
+fn print_text(
+    out: &mut impl Write,
+    file: &Path,
+    scan: &ModuleScan,
+    marks: &LockMarks,
+    took: Duration,
+) -> std::io::Result<()> {
     let suffices = !scan.degraded.iter().any(|degraded| degraded.check == "races");
     for degraded in &scan.degraded {
         writeln!(out, "{} can't be checked: {}\n  cure: {}\n", degraded.check, degraded.reason, degraded.cure)?;
@@ -152,21 +136,24 @@ fn print_text(out: &mut impl Write, file: &Path, scan: &ModuleScan, took: Durati
     let share = if all == 0 { 100.0 } else { known as f64 / all as f64 * 100.0 };
     writeln!(out, "orderings     {share:.1} % of {all} atomic accesses")?;
     writeln!(out, "lock operations")?;
-    for (primitive, operation, count) in lock_counts(scan) {
+    for ((primitive, operation), count) in marks.counts() {
         writeln!(out, "  {count:>9}  {primitive} {operation}")?;
     }
     writeln!(out, "took          {} ms", took.as_millis())
 }
 
-fn summary(file: &Path, scan: &ModuleScan, took: Duration) -> Value {
+fn summary(file: &Path, scan: &ModuleScan, marks: &LockMarks, took: Duration) -> Value {
     let degraded: Vec<Value> = scan
         .degraded
         .iter()
         .map(|degraded| json!({ "check": degraded.check, "reason": degraded.reason, "cure": degraded.cure }))
         .collect();
-    let locks: Vec<Value> = lock_counts(scan)
+    let locks: Vec<Value> = marks
+        .counts()
         .into_iter()
-        .map(|(primitive, operation, count)| json!({ "primitive": primitive, "operation": operation, "count": count }))
+        .map(
+            |((primitive, operation), count)| json!({ "primitive": primitive, "operation": operation, "count": count }),
+        )
         .collect();
     json!({
         "file": file.display().to_string(),
@@ -191,7 +178,7 @@ fn summary(file: &Path, scan: &ModuleScan, took: Duration) -> Value {
 struct SiteRow<'a> {
     site: &'a Site,
     function: &'a Function,
-    lock: Option<LockRow>,
+    lock: Option<(Operation, Type)>,
     /// `file:line` of each function of the inline chain, innermost first.
     places: Vec<String>,
 }
@@ -213,9 +200,9 @@ impl SiteRow<'_> {
     /// Tab-separated: address, class, size, ordering, flags, lock operation, policy, function, places from the innermost out.
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
         let flags = flag_names(self.site.flags).join(",");
-        let lock = match (self.site.lock, self.lock) {
-            (Some(site), Some(row)) => format!("{} {}", row.primitive, operation_name(site.operation)),
-            _ => String::new(),
+        let lock = match self.lock {
+            Some((operation, lock)) => format!("{} {}", lock.name(), operation_name(operation)),
+            None => String::new(),
         };
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         writeln!(
@@ -246,16 +233,15 @@ impl SiteRow<'_> {
         if self.site.order != Order::Unknown {
             object["order"] = order_name(self.site.order).into();
         }
-        if let (Some(site), Some(row)) = (self.site.lock, self.lock) {
-            object["lock"] = json!({ "primitive": row.primitive, "operation": operation_name(site.operation) });
+        if let Some((operation, lock)) = self.lock {
+            object["lock"] = json!({ "primitive": lock.name(), "operation": operation_name(operation) });
         }
         object
     }
 }
 
 /// Looks up where every site's code comes from, and hands the rows over.
-fn with_places<R>(data: &[u8], scan: &ModuleScan, use_rows: impl FnOnce(&[SiteRow<'_>]) -> R) -> R {
-    let rows = lock_rows();
+fn with_places<R>(data: &[u8], scan: &ModuleScan, marks: &LockMarks, use_rows: impl FnOnce(&[SiteRow<'_>]) -> R) -> R {
     let image = Image::parse(data).ok();
     let sections = image.as_ref().map(load_sections);
     let debug = image.as_ref().zip(sections.as_ref()).map(|(i, sections)| DebugInfo::parse(i, sections, &|_, _| {}));
@@ -270,12 +256,7 @@ fn with_places<R>(data: &[u8], scan: &ModuleScan, use_rows: impl FnOnce(&[SiteRo
     };
     let sites = scan.functions.iter().flat_map(|function| function.sites.iter().map(move |site| (function, site)));
     let found: Vec<SiteRow<'_>> = sites
-        .map(|(function, site)| SiteRow {
-            site,
-            function,
-            lock: site.lock.and_then(|lock| rows.get(usize::from(lock.row)).copied()),
-            places: places(site.pc.0),
-        })
+        .map(|(function, site)| SiteRow { site, function, lock: marks.at(site.pc.0), places: places(site.pc.0) })
         .collect();
     use_rows(&found)
 }

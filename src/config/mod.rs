@@ -25,6 +25,9 @@ pub const VARIABLE: &str = "CONPROF_OPTIONS";
 /// Options that make no sense as a default.
 const NOT_CONFIGURABLE: [&str; 2] = ["help", "command"];
 
+/// The option that rows of `[[lock]]` become values of.
+const LOCK_ROW: &str = "lock-row";
+
 /// Where a setting comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -96,8 +99,17 @@ impl Config {
         let table: toml::Table = text.parse().map_err(|error| format!("{origin}: {error}"))?;
         for (key, value) in table {
             if key == "lock" {
-                match value.try_into() {
-                    Ok(rows) => self.locks = rows,
+                match value.try_into::<Vec<toml::Table>>() {
+                    Ok(locks) => {
+                        let mut rows = Vec::new();
+                        for lock in &locks {
+                            rows.extend(lock_rows(lock).map_err(|why| format!("{origin}: [[lock]]: {why}"))?);
+                        }
+                        if let Some(option) = find_option(run, LOCK_ROW) {
+                            self.add(option, rows, origin.clone())?;
+                        }
+                        self.locks = locks;
+                    }
                     Err(_) => self.warnings.push(format!("{origin}: `lock` is no list of tables; write [[lock]]")),
                 }
                 continue;
@@ -201,6 +213,31 @@ impl Config {
 /// The nearest `conprof.toml` in `folder` or above it.
 pub fn find_file(folder: &Path) -> Option<PathBuf> {
     folder.ancestors().map(|folder| folder.join(FILE_NAME)).find(|file| file.is_file())
+}
+
+/// The rows of the lock catalogue that a `[[lock]]` means. Keys are operations, their values functions: those with `::` are
+/// known by their path, the others are inlined and in `file`. `name` alone stands for its `lock` and `unlock`.
+fn lock_rows(lock: &toml::Table) -> Result<Vec<String>, String> {
+    let text = |key: &str| lock.get(key).and_then(toml::Value::as_str);
+    let mut rows = Vec::new();
+    for (key, value) in lock.iter().filter(|(key, _)| !matches!(key.as_str(), "name" | "file")) {
+        let functions = toml_values(value).ok_or_else(|| format!("`{key}` needs a function or a list of them"))?;
+        for function in functions {
+            rows.push(match (function.contains("::"), text("file")) {
+                (true, _) => format!("function {function} {key} always user"),
+                (false, Some(file)) => format!("inline {function} {file} {key} always user"),
+                (false, None) => return Err(format!("`{function}` is inlined: say in which `file`")),
+            });
+        }
+    }
+    if rows.is_empty() {
+        let name = text("name").ok_or("give a `name`, or operations with their functions")?;
+        rows.push(format!("function {name}::lock lock-exclusive always user"));
+        rows.push(format!("function {name}::unlock unlock-exclusive always user"));
+    }
+    let mut tried = crate::scan::primitives::Catalogue::default();
+    tried.add(&rows.join("\n")).map_err(|error| error.reason)?;
+    Ok(rows)
 }
 
 /// The option with this long name, written with `-` or `_`.

@@ -22,7 +22,7 @@ mod tasks;
 
 pub use environment::{Prepared, has_shim, prepare};
 pub use out_dir::OutDir;
-pub use plan_cache::{AboutModule, Planned, Progress, obtain_plan, read_entry};
+pub use plan_cache::{AboutModule, LockRows, Planned, Progress, obtain_plan, read_entry};
 pub use plan_file::PlanFile;
 pub use program::{Program, replace, resolve};
 pub use recording::{RecordingOptions, create_recording, trim_recording};

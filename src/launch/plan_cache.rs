@@ -9,6 +9,7 @@ use super::plan_file::PlanFile;
 use super::planner;
 use crate::plan::Tactic;
 use crate::report::{DegradedCheck, ModuleCoverage};
+use crate::scan::primitives::{Catalogue, CatalogueError};
 use crate::wire::VERSION;
 use crate::wire::recording::SiteRow;
 use serde::{Deserialize, Serialize};
@@ -48,14 +49,54 @@ impl Planned {
     }
 }
 
+/// The user's own rows of the lock catalogue.
+#[derive(Clone, Debug, Default)]
+pub struct LockRows {
+    text: String,
+    rows: Catalogue,
+}
+
+impl LockRows {
+    /// Adds a row in the form of the built-in ones.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn add(&mut self, row: &str) -> Result<(), CatalogueError> {
+        self.rows.add(row)?;
+        self.text.push_str(row);
+        self.text.push('\n');
+        Ok(())
+    }
+
+    /// With the built-in rows.
+    fn catalogue(&self) -> Catalogue {
+        let mut all = Catalogue::built_in();
+        // They were read before.
+        let _ = all.add(&self.text);
+        all
+    }
+
+    /// Tells plans made with them from others.
+    fn key(&self) -> String {
+        if self.text.is_empty() { String::new() } else { format!("-{:x}", content_hash(self.text.as_bytes())) }
+    }
+}
+
 /// Gets the plan for a program image.
 ///
 /// `progress` is called with (done, total) while the image is scanned and planned, from several threads; not at all
 /// where the plan is cached.
-pub fn obtain_plan(image: &[u8], path: &Path, tactic: Tactic, progress: Progress<'_>) -> anyhow::Result<Planned> {
-    let key = format!("{}{}", key(image), if tactic == Tactic::Locks { "-locks" } else { "" });
+pub fn obtain_plan(
+    image: &[u8],
+    path: &Path,
+    tactic: Tactic,
+    rows: &LockRows,
+    progress: Progress<'_>,
+) -> anyhow::Result<Planned> {
+    let tactic_name = if tactic == Tactic::Locks { "-locks" } else { "" };
+    let key = format!("{}{tactic_name}{}", key(image), rows.key());
     let Some(folder) = cache_folder() else {
-        return make(image, path, tactic, progress);
+        return make(image, path, tactic, rows, progress);
     };
     let entry = folder.join(format!("{key}.plan"));
     if let Some(planned) = load(&entry, path) {
@@ -69,7 +110,7 @@ pub fn obtain_plan(image: &[u8], path: &Path, tactic: Tactic, progress: Progress
     if locked && let Some(planned) = load(&entry, path) {
         return Ok(planned);
     }
-    let planned = make(image, path, tactic, progress)?;
+    let planned = make(image, path, tactic, rows, progress)?;
     if locked {
         // A cache that can't be written costs the next start its time, and nothing else.
         if store(&folder, &key, &planned).is_ok() {
@@ -79,8 +120,8 @@ pub fn obtain_plan(image: &[u8], path: &Path, tactic: Tactic, progress: Progress
     Ok(planned)
 }
 
-fn make(image: &[u8], path: &Path, tactic: Tactic, progress: Progress<'_>) -> anyhow::Result<Planned> {
-    let (plan, mut about) = planner::make_plan(image, tactic, progress)?;
+fn make(image: &[u8], path: &Path, tactic: Tactic, rows: &LockRows, progress: Progress<'_>) -> anyhow::Result<Planned> {
+    let (plan, mut about) = planner::make_plan(image, tactic, &rows.catalogue(), progress)?;
     about.coverage.path = path.display().to_string();
     Ok(Planned { plan: plan.map(PlanFile::made), about, cached: false })
 }

@@ -20,6 +20,7 @@ use std::time::Instant;
 pub(super) fn make_plan(
     image: &[u8],
     tactic: Tactic,
+    catalogue: &Catalogue,
     progress: Progress<'_>,
 ) -> anyhow::Result<(Option<Vec<u8>>, AboutModule)> {
     let start = Instant::now();
@@ -27,7 +28,7 @@ pub(super) fn make_plan(
         .map_err(|error| Refusal::new(exit::USAGE, error.to_string(), error.cure()))?;
     tracing::debug!("scanned {} functions in {:.0?}", scan.functions.len(), start.elapsed());
     let start = Instant::now();
-    let marks = primitives::mark(&scan, image, &Catalogue::built_in());
+    let marks = primitives::mark(&scan, image, catalogue);
     let plan = plan_module_for(&scan, image, tactic, &marks, &|done, total| progress(total + done, 2 * total))
         .map_err(|error| Refusal::new(exit::USAGE, error.to_string(), ""))?;
     tracing::debug!("planned {} bytes of code in {:.0?}", plan.tally.code_bytes, start.elapsed());

@@ -1,11 +1,8 @@
-//! Rows of data about known code: benign accesses (`benign.txt`) and the fast paths of locks (`primitives.txt`).
+//! Rows of data about known code: benign accesses (`benign.txt`). Those about locks are [`primitives`](super::primitives)'s.
 
-use super::model::{LockOperation, LockSite};
 use crate::dwarf::{DebugInfo, Place};
-use iced_x86::{Instruction, Mnemonic};
 
 const BENIGN: &str = include_str!("benign.txt");
-const LOCKS: &str = include_str!("primitives.txt");
 
 /// Whether a function belongs to std's list of thread stacks (`std::sys::pal::unix::stack_overflow`), or is a collection's function that was
 /// made for it alone. Each thread takes the list's lock when it starts and when it ends, which would hide races between short-lived threads.
@@ -84,91 +81,6 @@ fn parse_row(line: &'static str) -> Option<Row> {
     parts.next().map(|_reason| row)
 }
 
-/// A row of the lock catalogue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockRow {
-    /// What the user calls the primitive.
-    pub primitive: &'static str,
-    /// What the instruction does.
-    pub operation: LockOperation,
-    /// Function of the inline chain, without generic arguments.
-    pub function: &'static str,
-    /// End of the path of that function's file.
-    pub file_suffix: &'static str,
-    /// The instruction.
-    mnemonic: Mnemonic,
-}
-
-/// The lock catalogue, in the order that [`LockSite::row`] counts.
-pub fn lock_rows() -> Vec<LockRow> {
-    LOCKS.lines().filter_map(parse_lock).collect()
-}
-
-fn parse_lock(line: &'static str) -> Option<LockRow> {
-    let mut parts = line.split('|').map(str::trim);
-    let primitive = parts.next().filter(|first| !first.is_empty() && !first.starts_with('#'))?;
-    let operation = match parts.next()? {
-        "acquire" => LockOperation::AcquireExclusive,
-        "acquire-shared" => LockOperation::AcquireShared,
-        "try" => LockOperation::TryAcquireExclusive,
-        "try-shared" => LockOperation::TryAcquireShared,
-        "release" => LockOperation::ReleaseExclusive,
-        "release-shared" => LockOperation::ReleaseShared,
-        _ => return None,
-    };
-    let (function, file_suffix) = (parts.next()?, parts.next()?);
-    let mnemonic = match parts.next()? {
-        "cmpxchg" => Mnemonic::Cmpxchg,
-        "xchg" => Mnemonic::Xchg,
-        "xadd" => Mnemonic::Xadd,
-        "add" => Mnemonic::Add,
-        "sub" => Mnemonic::Sub,
-        "and" => Mnemonic::And,
-        "or" => Mnemonic::Or,
-        _ => return None,
-    };
-    Some(LockRow { primitive, operation, function, file_suffix, mnemonic })
-}
-
-/// The lock catalogue, ready to be asked.
-#[derive(Debug)]
-pub(super) struct Locks {
-    rows: Vec<LockRow>,
-}
-
-impl Default for Locks {
-    fn default() -> Locks {
-        Locks { rows: lock_rows() }
-    }
-}
-
-impl Locks {
-    /// The lock operation that a read-modify-write at a place is part of. The innermost function that is in a row decides; where several rows name it, the first.
-    pub fn operation<'s>(
-        &self,
-        debug: &DebugInfo<'s>,
-        place: &Place<'s>,
-        instruction: &Instruction,
-    ) -> Option<LockSite> {
-        let mnemonic = match instruction.mnemonic() {
-            // The optimiser turns an unused result into the plain locked form.
-            Mnemonic::Inc => Mnemonic::Add,
-            Mnemonic::Dec => Mnemonic::Sub,
-            other => other,
-        };
-        debug.frames(place).find_map(|frame| {
-            let name = frame.plain_name();
-            let row = self.rows.iter().position(|row| {
-                let adds = matches!(mnemonic, Mnemonic::Add | Mnemonic::Sub) && row.mnemonic == Mnemonic::Xadd;
-                (row.mnemonic == mnemonic || adds)
-                    && row.function.as_bytes() == name
-                    && frame.file.ends_with(row.file_suffix)
-            })?;
-            Some(LockSite { row: u16::try_from(row).ok()?, operation: self.rows[row].operation })
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,10 +90,6 @@ mod tests {
         let lines = BENIGN.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         for line in lines {
             assert!(parse_row(line).is_some(), "not understood: {line}");
-        }
-        let lines = LOCKS.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-        for line in lines {
-            assert!(parse_lock(line).is_some(), "not understood: {line}");
         }
     }
 }

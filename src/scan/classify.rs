@@ -1,7 +1,6 @@
 //! Turns a function's instructions into sites.
 
 use super::access::{Access, access_of};
-use super::catalogue::Locks;
 use super::constants::ReadOnlyBases;
 use super::dataflow::Dataflow;
 use super::frame::{Frame, Spills};
@@ -15,7 +14,6 @@ use iced_x86::{FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnem
 pub(super) fn classify_all(
     image: &Image<'_>,
     meanings: &Meanings<'_, '_>,
-    locks: &Locks,
     functions: &mut [Function],
     progress: &(dyn Fn(u64) + Sync),
 ) -> Tally {
@@ -23,7 +21,7 @@ pub(super) fn classify_all(
         functions,
         64,
         InstructionInfoFactory::new,
-        |factory, _, function| classify(image, meanings, locks, function, factory),
+        |factory, _, function| classify(image, meanings, function, factory),
         progress,
     );
     let mut tally = Tally::default();
@@ -76,7 +74,6 @@ impl Classified {
 fn classify(
     image: &Image<'_>,
     meanings: &Meanings<'_, '_>,
-    locks: &Locks,
     function: &Function,
     factory: &mut InstructionInfoFactory,
 ) -> Classified {
@@ -109,7 +106,7 @@ fn classify(
             }
             Access::Syscall => {
                 let (class, order, flags) = (Class::Syscall, Order::Unknown, SiteFlags(0));
-                result.sites.push(Site { pc: Svma(pc), class, order, flags, size: 0, lock: None });
+                result.sites.push(Site { pc: Svma(pc), class, order, flags, size: 0 });
                 continue;
             }
             Access::Memory { class: Class::Read, .. } if reads_constant => {
@@ -123,7 +120,7 @@ fn classify(
             let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
             let flags = SiteFlags(if repeated { SiteFlags::REPEATED } else { 0 });
             let order = Order::Unknown;
-            result.sites.push(Site { pc: Svma(pc), class: encoded, order, flags, size, lock: None });
+            result.sites.push(Site { pc: Svma(pc), class: encoded, order, flags, size });
             continue;
         }
         let (meaning, place) = meanings.of(pc, encoded, size, stack);
@@ -143,7 +140,6 @@ fn classify(
             uncovered += 1;
         }
         let mut dataflow = Dataflow { instructions: &function.instructions, factory };
-        let mut lock = None;
         match meaning.class {
             Class::AtomicRmw => {
                 if dataflow.result_unused(index) {
@@ -153,7 +149,6 @@ fn classify(
                 if counts && meanings.counts_up(&place) {
                     flags |= SiteFlags::ORDERS_NOTHING;
                 }
-                lock = locks.operation(meanings.debug, &place, instruction);
             }
             Class::Read if masked || dataflow.is_speculative_load(index) => flags |= SiteFlags::SPECULATIVE,
             _ => {}
@@ -164,7 +159,7 @@ fn classify(
             atomics.push((result.sites.len(), frame));
         }
         let (class, order) = (meaning.class, meaning.order);
-        result.sites.push(Site { pc: Svma(pc), class, order, flags: SiteFlags(flags), size, lock });
+        result.sites.push(Site { pc: Svma(pc), class, order, flags: SiteFlags(flags), size });
     }
     demote_spills(&mut result.sites, &atomics);
     result.opaque = meanings.sufficient && uncovered > 0;

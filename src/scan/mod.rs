@@ -29,7 +29,6 @@ mod sufficiency;
 mod targets;
 
 pub use crate::elf::ImageError as ScanError;
-pub use catalogue::{LockRow, lock_rows};
 pub use classify::class_name;
 pub use model::*;
 
@@ -85,8 +84,7 @@ pub fn scan_module(data: &[u8], progress: &(dyn Fn(u64, u64) + Sync)) -> Result<
         sufficient: debuginfo >= Debuginfo::LineTables,
         commit: sufficiency::comment_commit(&image),
     };
-    let locks = catalogue::Locks::default();
-    let tally = classify::classify_all(&image, &meanings, &locks, &mut functions, &|done| progress.at(2 * step, done));
+    let tally = classify::classify_all(&image, &meanings, &mut functions, &|done| progress.at(2 * step, done));
     Ok(ModuleScan {
         build_id: image.build_id().map_or_else(|| hash_of(data), <[u8]>::to_vec),
         is_pie: image.is_pie,

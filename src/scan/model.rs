@@ -116,32 +116,4 @@ pub struct Site {
     pub flags: SiteFlags,
     /// Size of the access in bytes; of one element for string operations; 0 for masked and unknown sizes.
     pub size: u16,
-    /// Lock catalogue row and its operation, where the site is one.
-    pub lock: Option<LockSite>,
-}
-
-/// A lock operation at a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockSite {
-    /// Row of the catalogue.
-    pub row: u16,
-    /// What happens.
-    pub operation: LockOperation,
-}
-
-/// What a lock operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockOperation {
-    /// Compare-exchange that acquires exclusively when it succeeds.
-    AcquireExclusive,
-    /// Compare-exchange that acquires shared when it succeeds.
-    AcquireShared,
-    /// The same by a `try_` function.
-    TryAcquireExclusive,
-    /// The same by a `try_` function.
-    TryAcquireShared,
-    /// Gives an exclusive hold up.
-    ReleaseExclusive,
-    /// Gives a shared hold up.
-    ReleaseShared,
 }

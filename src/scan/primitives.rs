@@ -18,10 +18,10 @@ use gimli::{EndianSlice, LittleEndian};
 use iced_x86::{Instruction, Mnemonic};
 use object::{Object, ObjectSection};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The catalogue that comes with conprof.
-const BUILT_IN: &str = include_str!("lock_operations.txt");
+pub const BUILT_IN: &str = include_str!("lock_operations.txt");
 
 /// A row of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ struct Row {
     /// Suffix of its file, for inlined ones.
     file: Option<String>,
     bits: u64,
+    /// The row as written, blanks apart.
+    text: String,
 }
 
 /// What is known of lock types.
@@ -92,7 +94,12 @@ impl Catalogue {
                 other => return Err(error(format!("`{other}` is no sign of success"))),
             };
             let lock = type_by_name(lock).ok_or_else(|| error(format!("`{lock}` is no type of lock")))?;
-            let row = Row { function: function.to_owned(), file, bits: lock_bits(operation, success, lock) };
+            let row = Row {
+                function: function.to_owned(),
+                file,
+                bits: lock_bits(operation, success, lock),
+                text: words.join(" "),
+            };
             let (table, key) = match row.file {
                 Some(_) => (&mut self.inlined, function),
                 None => (&mut self.functions, function.rsplit("::").next().unwrap_or(function)),
@@ -103,18 +110,18 @@ impl Catalogue {
     }
 
     /// The row for an inlined function, by its plain name and its file.
-    fn inlined(&self, name: &str, file: &str) -> Option<u64> {
+    fn inlined(&self, name: &str, file: &str) -> Option<&Row> {
         let rows = self.inlined.get(name)?;
-        rows.iter().find(|row| row.file.as_deref().is_some_and(|suffix| ends_with(file, suffix))).map(|row| row.bits)
+        rows.iter().find(|row| row.file.as_deref().is_some_and(|suffix| ends_with(file, suffix)))
     }
 
     /// The row for an out-of-line function, by its path without generic arguments.
-    fn function(&self, path: &str) -> Option<u64> {
+    fn function(&self, path: &str) -> Option<&Row> {
         let rows = self.functions.get(path.rsplit("::").next()?)?;
         let is = |row: &&Row| {
             path.strip_suffix(row.function.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
         };
-        rows.iter().find(is).map(|row| row.bits)
+        rows.iter().find(is)
     }
 }
 
@@ -134,48 +141,57 @@ fn ends_with(path: &str, suffix: &str) -> bool {
     })
 }
 
+/// Names of operations, as rows have them.
+const OPERATIONS: [(&str, Operation); 18] = [
+    ("lock-exclusive", Operation::LockExclusive),
+    ("lock-shared", Operation::LockShared),
+    ("try-exclusive", Operation::TryExclusive),
+    ("try-shared", Operation::TryShared),
+    ("unlock-exclusive", Operation::UnlockExclusive),
+    ("unlock-shared", Operation::UnlockShared),
+    ("wait-condvar", Operation::WaitCondvar),
+    ("notify", Operation::Notify),
+    ("once", Operation::Once),
+    ("park", Operation::Park),
+    ("unpark", Operation::Unpark),
+    ("receive", Operation::Receive),
+    ("send", Operation::Send),
+    ("barrier", Operation::Barrier),
+    ("pool", Operation::Pool),
+    ("poll", Operation::Poll),
+    ("poll-root", Operation::PollRoot),
+    ("idle", Operation::Idle),
+];
+
+/// Names of types, as rows have them.
+const TYPES: [(&str, Type); 14] = [
+    ("unknown", Type::Unknown),
+    ("std-mutex", Type::StdMutex),
+    ("std-rwlock", Type::StdRwLock),
+    ("std-reentrant", Type::StdReentrant),
+    ("std-condvar", Type::StdCondvar),
+    ("parking-lot-mutex", Type::ParkingLotMutex),
+    ("parking-lot-rwlock", Type::ParkingLotRwLock),
+    ("parking-lot-condvar", Type::ParkingLotCondvar),
+    ("spin-mutex", Type::SpinMutex),
+    ("spin-rwlock", Type::SpinRwLock),
+    ("once", Type::Once),
+    ("channel", Type::Channel),
+    ("dashmap-shard", Type::DashmapShard),
+    ("user", Type::User),
+];
+
 fn operation_by_name(name: &str) -> Option<Operation> {
-    Some(match name {
-        "lock-exclusive" => Operation::LockExclusive,
-        "lock-shared" => Operation::LockShared,
-        "try-exclusive" => Operation::TryExclusive,
-        "try-shared" => Operation::TryShared,
-        "unlock-exclusive" => Operation::UnlockExclusive,
-        "unlock-shared" => Operation::UnlockShared,
-        "wait-condvar" => Operation::WaitCondvar,
-        "notify" => Operation::Notify,
-        "once" => Operation::Once,
-        "park" => Operation::Park,
-        "unpark" => Operation::Unpark,
-        "receive" => Operation::Receive,
-        "send" => Operation::Send,
-        "barrier" => Operation::Barrier,
-        "pool" => Operation::Pool,
-        "poll" => Operation::Poll,
-        "poll-root" => Operation::PollRoot,
-        "idle" => Operation::Idle,
-        _ => return None,
-    })
+    OPERATIONS.iter().find(|(known, _)| *known == name).map(|(_, operation)| *operation)
+}
+
+/// The name that rows have for an operation; `-` for one that no row can have.
+pub fn operation_name(operation: Operation) -> &'static str {
+    OPERATIONS.iter().find(|(_, known)| *known == operation).map_or("-", |(name, _)| name)
 }
 
 fn type_by_name(name: &str) -> Option<Type> {
-    Some(match name {
-        "unknown" => Type::Unknown,
-        "std-mutex" => Type::StdMutex,
-        "std-rwlock" => Type::StdRwLock,
-        "std-condvar" => Type::StdCondvar,
-        "std-reentrant" => Type::StdReentrant,
-        "parking-lot-mutex" => Type::ParkingLotMutex,
-        "parking-lot-rwlock" => Type::ParkingLotRwLock,
-        "parking-lot-condvar" => Type::ParkingLotCondvar,
-        "spin-mutex" => Type::SpinMutex,
-        "spin-rwlock" => Type::SpinRwLock,
-        "once" => Type::Once,
-        "channel" => Type::Channel,
-        "dashmap-shard" => Type::DashmapShard,
-        "user" => Type::User,
-        _ => return None,
-    })
+    TYPES.iter().find(|(known, _)| *known == name).map(|(_, lock)| *lock)
 }
 
 /// The lock operations of a module: the lock bits of packed sites, by static address.
@@ -187,9 +203,32 @@ pub struct LockMarks {
     pub calls: HashMap<u64, u64>,
     /// Functions, by their first byte.
     pub functions: HashMap<u64, u64>,
+    /// How often each row of the catalogue was found, by its text.
+    pub rows: BTreeMap<String, u64>,
 }
 
 impl LockMarks {
+    fn uses(&mut self, row: &Row) {
+        *self.rows.entry(row.text.clone()).or_default() += 1;
+    }
+
+    /// What the instruction at an address does to which type of lock.
+    pub fn at(&self, pc: u64) -> Option<(Operation, Type)> {
+        let bits = self.instructions.get(&pc).or_else(|| self.calls.get(&pc))?;
+        Some((operation_of(*bits)?, type_of(*bits)))
+    }
+
+    /// Operations found, by type of lock and operation.
+    pub fn counts(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for bits in self.instructions.values().chain(self.calls.values()).chain(self.functions.values()) {
+            if let Some(operation) = operation_of(*bits) {
+                *counts.entry((type_of(*bits).name(), operation_name(operation))).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// Whether a function has any.
     pub fn concern(&self, function: &Function) -> bool {
         self.functions.contains_key(&function.start.0)
@@ -254,8 +293,9 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
     let mut atomics: HashMap<u64, bool> = HashMap::new();
     for function in &scan.functions {
         let path = plain_path(&function.symbol);
-        if let Some(bits) = catalogue.function(&path) {
-            marks.functions.insert(function.start.0, bits);
+        if let Some(row) = catalogue.function(&path) {
+            marks.functions.insert(function.start.0, row.bits);
+            marks.uses(row);
         }
         if path.starts_with("core::sync::atomic::") {
             let name = path.rsplit("::").next().unwrap_or_default();
@@ -283,12 +323,15 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
         for instruction in &function.instructions {
             let pc = instruction.ip();
             if is_locking(instruction) || stores.binary_search(&pc).is_ok() {
-                if let Some(bits) = by_frames(&context, pc, catalogue).filter(|bits| fits(instruction, *bits)) {
+                if let Some((bits, row)) =
+                    by_frames(&context, pc, catalogue).filter(|(bits, _)| fits(instruction, *bits))
+                {
                     marks.instructions.insert(pc, bits);
+                    marks.uses(row);
                 }
             } else if let Some(target) = callee(instruction, &slots)
                 && let Some(compares) = atomics.get(&target)
-                && let Some(bits) = by_frames(&context, pc, catalogue)
+                && let Some((bits, row)) = by_frames(&context, pc, catalogue)
                 && (*compares || !operation_of(bits).is_some_and(Operation::takes))
             {
                 // A compare-exchange returns a `Result`, whose tag is in `al`.
@@ -297,6 +340,7 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
                     _ => bits,
                 };
                 marks.calls.insert(pc, bits);
+                marks.uses(row);
             }
         }
     }
@@ -324,7 +368,7 @@ fn fits(instruction: &Instruction, bits: u64) -> bool {
     !takes || instruction.mnemonic() == Mnemonic::Cmpxchg
 }
 
-fn by_frames(context: &Debuginfo<'_>, pc: u64, catalogue: &Catalogue) -> Option<u64> {
+fn by_frames<'c>(context: &Debuginfo<'_>, pc: u64, catalogue: &'c Catalogue) -> Option<(u64, &'c Row)> {
     let mut frames = context.find_frames(pc).skip_all_loads().ok()?;
     let mut found = None;
     for _ in 0..64 {
@@ -338,9 +382,11 @@ fn by_frames(context: &Debuginfo<'_>, pc: u64, catalogue: &Catalogue) -> Option<
             continue;
         }
         match found {
-            None => found = Some(catalogue.inlined(name, file)?),
+            None => found = catalogue.inlined(name, file).map(|row| (row.bits, row)).map(Some)?,
             // `try_read` and its like share the fast path of the waiting form; `read_recursive` passes waiting writers.
-            Some(bits) if name.starts_with("try_") || name.ends_with("_recursive") => return Some(as_try(bits)),
+            Some((bits, row)) if name.starts_with("try_") || name.ends_with("_recursive") => {
+                return Some((as_try(bits), row));
+            }
             Some(_) => {}
         }
     }
@@ -390,7 +436,7 @@ mod tests {
     #[test]
     fn inlined_functions_are_known_by_name_and_file() {
         let catalogue = Catalogue::built_in();
-        let of = |name, file| catalogue.inlined(name, file).map(|bits| (operation_of(bits), type_of(bits)));
+        let of = |name, file| catalogue.inlined(name, file).map(|row| (operation_of(row.bits), type_of(row.bits)));
         let std = "/rustc/0123/library/std/src/sys/sync/mutex/futex.rs";
         assert_eq!(of("lock", std), Some((Some(Operation::LockExclusive), Type::StdMutex)));
         assert_eq!(of("unlock", std), Some((Some(Operation::UnlockExclusive), Type::StdMutex)));
@@ -404,7 +450,7 @@ mod tests {
     #[test]
     fn functions_are_known_by_the_end_of_their_path() {
         let catalogue = Catalogue::built_in();
-        let of = |symbol: &str| catalogue.function(&plain_path(symbol)).and_then(operation_of);
+        let of = |symbol: &str| catalogue.function(&plain_path(symbol)).and_then(|row| operation_of(row.bits));
         assert_eq!(
             of("_ZN3std3sys4sync5mutex5futex5Mutex14lock_contended17h0123456789abcdefE"),
             Some(Operation::LockExclusive)

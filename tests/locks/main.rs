@@ -4,7 +4,7 @@
 //! One test per program and build profile, named `<folder>::<program>::<profile>`. A header says `expect:` and a kind of
 //! finding, or `clean`; `allow: possible` permits findings that do not gate; `ends: by itself` says that the program ends
 //! although some of its threads are stuck; `also: KIND` that another kind is found as well; `options:` what
-//! conprof is given. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
+//! conprof is given, and `lock-row:` a row of the lock catalogue. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
 //! `// NOTIFY`, `// BLOCKED`, `// POLLING` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given.
 
 #[path = "../schema/mod.rs"]
@@ -66,7 +66,11 @@ fn fixtures() -> Vec<Fixture> {
                 allows_possible: header("allow") == Some("possible"),
                 ends_by_itself: header("ends") == Some("by itself"),
                 also: header("also").map(str::to_owned),
-                options: header("options").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+                options: {
+                    let words = header("options").unwrap_or_default().split_whitespace().map(str::to_owned);
+                    let rows = text.lines().filter_map(|line| line.strip_prefix("//! lock-row: "));
+                    words.chain(rows.flat_map(|row| ["--lock-row".to_owned(), row.to_owned()])).collect()
+                },
                 marks: marks(&text),
             });
         }
@@ -98,7 +102,40 @@ fn main() {
             trials.push(Trial::test(name, move || check(&fixture, profile, folder)));
         }
     }
+    trials.push(Trial::test("catalogue::every_row", every_row_is_found));
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Parts of rows for what the build at hand does not contain.
+const NOT_HERE: [&str; 6] = [
+    // A feature of unstable Rust.
+    "sync::nonpoison::",
+    // Other versions of std.
+    "thread_parking::futex::Parker::park",
+    "function thread::Thread::park",
+    // spin 0.10 and later.
+    "try_lock_weak",
+    // It has no atomic instruction of its own, in this version.
+    "lock_shared dashmap-*",
+    // rayon's way for a caller outside any pool, which it takes where the pool is busy in a way that no program can force.
+    "LockLatch::wait pool",
+];
+
+/// Each row of the lock catalogue is found in the program that uses everything, in one of its builds.
+fn every_row_is_found() -> Result<(), Failed> {
+    use conprof::scan::primitives::{BUILT_IN, Catalogue, mark};
+    let mut found = std::collections::BTreeSet::new();
+    for (profile, folder) in PROFILES {
+        build(profile)?;
+        let data = fs::read(target().join(folder).join("catalogue")).map_err(|error| error.to_string())?;
+        let scan = conprof::scan::scan_module(&data, &|_, _| {}).map_err(|error| error.to_string())?;
+        found.extend(mark(&scan, &data, &Catalogue::built_in()).rows.into_keys());
+    }
+    let rows = BUILT_IN.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let rows = rows.filter(|row| row.starts_with("inline ") || row.starts_with("function "));
+    let missing: Vec<String> =
+        rows.filter(|row| !found.contains(row) && !NOT_HERE.iter().any(|absent| row.contains(absent))).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("not found: {missing:#?}").into()) }
 }
 
 /// Builds the packages, once per test run and profile.

@@ -86,8 +86,9 @@ pub fn natively(program: &Path, arguments: &[&str]) -> Outcome {
 /// Runs a program with the shim and a plan, as `conprof run` starts it.
 pub fn with_plan(program: &Path, arguments: &[&str]) -> (Outcome, HeaderView) {
     let image = fs::read(program).expect("the program can be read");
-    let planned = launch::obtain_plan(&image, program, conprof::plan::Tactic::Races, &|_, _| {})
-        .expect("the program can be planned");
+    let planned =
+        launch::obtain_plan(&image, program, conprof::plan::Tactic::Races, &launch::LockRows::default(), &|_, _| {})
+            .expect("the program can be planned");
     let plan = planned.plan.as_ref().expect("there is a plan");
     run(program, arguments, Some(plan))
 }

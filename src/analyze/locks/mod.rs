@@ -15,8 +15,11 @@ pub mod incidents;
 pub mod lock_order;
 pub mod recorded;
 pub mod structure;
+pub mod tasks;
 pub mod waits_for;
 
+#[cfg(test)]
+mod incidents_tests;
 #[cfg(test)]
 mod scenario;
 
