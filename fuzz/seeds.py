@@ -38,6 +38,9 @@ def compact(recording, rows):
         at = HEADER_BYTES + len(body)
         body += recording[offset : offset + kept * row_bytes]
         struct.pack_into("<QQQ", header, TABLES_AT + table * TABLE_BYTES, at, kept, kept)
+    # Reading the debuginfo of real libraries again for each input would be all that the target does.
+    for folder in (b"/lib/", b"/usr/"):
+        body = body.replace(folder, b"/nil/")
     return bytes(header) + body
 
 

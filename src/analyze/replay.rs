@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::detect::Kind;
-use crate::detect::reference::{Action, Race, Reference};
+use crate::detect::reference::{Action, MAX_ACCESS_BYTES, Race, Reference};
 use crate::trace::Recording;
 use crate::wire::recording::{AccessRow, EventKind, EventRow, FindingKind, FindingRow, NO_SITE, Table};
 
@@ -101,21 +101,42 @@ fn action(row: &EventRow) -> Option<Action> {
 pub struct Replayer {
     reference: Reference,
     replay: Replay,
+    /// Bytes of long accesses looked at so far.
+    long_bytes: u64,
 }
+
+/// Accesses of more bytes are long ones: copies, fills, system calls, frees.
+const LONG_BYTES: u64 = 64;
+/// Bytes of long accesses that are looked at in one replay; of later ones only the beginning is. Lengths may be hostile.
+const MAX_LONG_BYTES: u64 = 1 << 30;
 
 impl Replayer {
     /// Takes the next event into account. `place` looks an access row up.
     pub fn push(&mut self, row: &EventRow, place: impl Fn(u32) -> Place) {
-        let Some(action) = action(row) else {
+        let Some(mut action) = action(row) else {
             self.replay.broken += 1;
             return;
         };
         self.replay.events += 1;
+        if let Action::Access { size, .. } = &mut action {
+            *size = self.looked_at(*size);
+        }
         for race in self.reference.apply(&action) {
             let pair = Pair::new(place(race.earlier.label), place(race.later.label));
             let address = self.reference.races().get(&race).copied().unwrap_or_default();
             self.replay.pairs.entry(pair).or_insert((race, address));
         }
+    }
+
+    /// How many bytes of an access of this length are looked at.
+    fn looked_at(&mut self, size: u64) -> u64 {
+        if size <= LONG_BYTES {
+            return size;
+        }
+        let left = MAX_LONG_BYTES.saturating_sub(self.long_bytes).max(LONG_BYTES);
+        let looked_at = size.min(MAX_ACCESS_BYTES).min(left);
+        self.long_bytes += looked_at;
+        looked_at
     }
 
     /// What was found.
@@ -201,6 +222,14 @@ mod tests {
             replayer.push(row, |access| if access == 0 { Place::Lost } else { Place::Site(access) });
         }
         replayer.finish()
+    }
+
+    #[test]
+    fn hostile_lengths_are_looked_at_in_part() {
+        let mut replayer = Replayer::default();
+        let looked_at: u64 = (0..1000).map(|_| replayer.looked_at(u64::MAX)).sum();
+        assert_eq!(looked_at, MAX_LONG_BYTES + (1000 - MAX_LONG_BYTES / MAX_ACCESS_BYTES) * LONG_BYTES);
+        assert_eq!(replayer.looked_at(8), 8);
     }
 
     #[test]

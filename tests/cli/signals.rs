@@ -14,7 +14,8 @@ unsafe extern "C" { fn signal(n: i32, handler: usize) -> usize; }
 extern "C" fn handler(n: i32) { COUNTS[n as usize].fetch_add(1, Ordering::SeqCst); }
 fn main() {
     for n in [1, 2, 10, 12, 15, 18] { unsafe { signal(n, handler as *const () as usize); } }
-    std::fs::write("ready", std::process::id().to_string()).unwrap();
+    std::fs::write("ready.new", std::process::id().to_string()).unwrap();
+    std::fs::rename("ready.new", "ready").unwrap();
     loop {
         let text: Vec<String> = COUNTS.iter().map(|c| c.load(Ordering::SeqCst).to_string()).collect();
         std::fs::write("count.new", text.join(" ")).unwrap();

@@ -79,7 +79,8 @@ fn finish(mut command: Command) -> Outcome {
 /// Runs a program without the shim.
 pub fn natively(program: &Path, arguments: &[&str]) -> Outcome {
     let mut command = Command::new(program);
-    command.args(arguments);
+    // In the order that `run` passes them in.
+    command.args(arguments).env_clear().envs(std::env::vars_os());
     finish(command)
 }
 

@@ -203,13 +203,18 @@ impl Detector {
         address & self.memory.granule_mask
     }
 
+    /// Where the granule of an address is; the granules of the addresses that follow, follow.
+    #[inline(always)]
+    fn granule_pointer(&self, address: usize) -> *const Granule {
+        self.memory.shadow_base.wrapping_add(SHADOW_FACTOR.wrapping_mul(self.window(address))) as *const Granule
+    }
+
     /// The granule at an address.
     #[inline(always)]
     pub fn granule(&self, address: usize) -> &Granule {
-        let shadow = self.memory.shadow_base.wrapping_add(SHADOW_FACTOR.wrapping_mul(self.window(address)));
         // SAFETY: `Memory` promises that every masked address has its shadow mapped; the mask clears the low three bits, so
         // granules are aligned as the base is; any bit pattern is a granule.
-        unsafe { &*(shadow as *const Granule) }
+        unsafe { &*self.granule_pointer(address) }
     }
 
     /// A plain access of `size` bytes.
@@ -275,7 +280,7 @@ impl Detector {
             let by = Accessor { key: thread.key, clock: &thread.clock, random: 0 };
             // SAFETY: granules at neighbouring addresses of the window are neighbours in the shadow, which is mapped; all their
             // fields are atomic.
-            let row = unsafe { core::slice::from_raw_parts(self.granule(start), want) };
+            let row = unsafe { core::slice::from_raw_parts(self.granule_pointer(start), want) };
             let here = Granule::read_row(&by, row, &mut || runtime.access_id(), &mut thread.dirty);
             done += here;
             if here < want {

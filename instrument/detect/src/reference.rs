@@ -152,7 +152,9 @@ fn parts(address: u64, size: u64) -> impl Iterator<Item = (u64, u8)> {
 }
 
 /// Bytes of one access that are looked at; the lengths of a recording may be hostile.
-const MAX_ACCESS_BYTES: u64 = 1 << 26;
+pub const MAX_ACCESS_BYTES: u64 = 1 << 26;
+/// Granules whose accesses are remembered; what comes beyond them is not looked at.
+const MAX_GRANULES: usize = 1 << 23;
 
 /// The reference detector.
 #[derive(Debug, Default)]
@@ -252,6 +254,9 @@ impl Reference {
         let side = Side { thread, label, reads: !kind.writes(), frees: kind == Kind::Free };
         let mut found = Vec::new();
         for (granule, touched) in parts(address, size) {
+            if self.bytes.len() >= MAX_GRANULES && !self.bytes.contains_key(&granule) {
+                continue;
+            }
             let bytes = self.bytes.entry(granule).or_default();
             let mask = touched & !bytes.atomic;
             for entry in &bytes.entries {
