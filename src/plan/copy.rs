@@ -308,7 +308,14 @@ impl Copier<'_> {
     /// Lock bits of an instruction that no row names, where it may still give a lock up.
     fn may_unlock(&self, instruction: &Instruction) -> u64 {
         // Some locks are given up by a compare-exchange; where two of them are merged, the frames of both are lost.
-        let exchanges = matches!(instruction.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Cmpxchg);
+        // Not so in core's own functions, which unoptimised code calls: there a holder's attempt to take its lock again, which
+        // fails, would give the lock up.
+        let of_core = self.function.symbol.contains("4core4sync6atomic");
+        let exchanges = match instruction.mnemonic() {
+            Mnemonic::Xchg | Mnemonic::Xadd => true,
+            Mnemonic::Cmpxchg => !of_core,
+            _ => false,
+        };
         // A slow path that takes a lock exchanges the word as well.
         if !exchanges || self.lock_function.is_some() {
             return 0;
