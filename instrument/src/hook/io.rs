@@ -4,7 +4,7 @@
 //! tells, so all share one object, as do all sockets. Who waits for several descriptors acquires all of these.
 //! Sharing only adds order.
 
-use super::{blocking, caller_is_checked, interpose, key, real};
+use super::{blocking, blocking_on, caller_is_checked, interpose, key, real};
 use crate::check;
 use crate::rt::syscall;
 use crate::thread::{self, ThreadState};
@@ -160,24 +160,24 @@ fn receives(fd: c_int, buffer: Ptr, len: isize) -> isize {
 
 unsafe extern "C" fn io_read(fd: c_int, buffer: Ptr, len: usize) -> isize {
     // SAFETY: forwarded.
-    receives(fd, buffer, blocking(WaitKind::Outside, || unsafe { real::read(fd, buffer, len) }))
+    receives(fd, buffer, blocking_on(fd, || unsafe { real::read(fd, buffer, len) }))
 }
 
 unsafe extern "C" fn io_write(fd: c_int, buffer: Ptr, len: usize) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    blocking(WaitKind::Outside, || unsafe { real::write(fd, buffer, len) })
+    blocking_on(fd, || unsafe { real::write(fd, buffer, len) })
 }
 
 unsafe extern "C" fn io_pread(fd: c_int, buffer: Ptr, len: usize, offset: i64) -> isize {
     // SAFETY: forwarded.
-    receives(fd, buffer, blocking(WaitKind::Outside, || unsafe { real::pread(fd, buffer, len, offset) }))
+    receives(fd, buffer, blocking_on(fd, || unsafe { real::pread(fd, buffer, len, offset) }))
 }
 
 unsafe extern "C" fn io_pwrite(fd: c_int, buffer: Ptr, len: usize, offset: i64) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    blocking(WaitKind::Outside, || unsafe { real::pwrite(fd, buffer, len, offset) })
+    blocking_on(fd, || unsafe { real::pwrite(fd, buffer, len, offset) })
 }
 
 unsafe fn send_parts(fd: c_int, parts: *const libc::iovec, count: usize) {
@@ -206,7 +206,7 @@ unsafe fn receive_parts(fd: c_int, parts: *const libc::iovec, count: usize, len:
 unsafe extern "C" fn io_readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
     // SAFETY: forwarded.
     unsafe {
-        let len = blocking(WaitKind::Outside, || real::readv(fd, parts, count));
+        let len = blocking_on(fd, || real::readv(fd, parts, count));
         receive_parts(fd, parts, count.max(0) as usize, len)
     }
 }
@@ -215,20 +215,20 @@ unsafe extern "C" fn io_writev(fd: c_int, parts: *const libc::iovec, count: c_in
     // SAFETY: forwarded.
     unsafe {
         send_parts(fd, parts, count.max(0) as usize);
-        blocking(WaitKind::Outside, || real::writev(fd, parts, count))
+        blocking_on(fd, || real::writev(fd, parts, count))
     }
 }
 
 unsafe extern "C" fn io_recv(fd: c_int, buffer: Ptr, len: usize, flags: c_int) -> isize {
     // SAFETY: forwarded.
-    let received = blocking(WaitKind::Outside, || unsafe { real::recv(fd, buffer, len, flags) });
+    let received = blocking_on(fd, || unsafe { real::recv(fd, buffer, len, flags) });
     receives(fd, buffer, received.min(len as isize));
     received
 }
 
 unsafe extern "C" fn io_recvfrom(fd: c_int, buffer: Ptr, len: usize, flags: c_int, from: Ptr, from_len: Ptr) -> isize {
     // SAFETY: forwarded.
-    let received = blocking(WaitKind::Outside, || unsafe { real::recvfrom(fd, buffer, len, flags, from, from_len) });
+    let received = blocking_on(fd, || unsafe { real::recvfrom(fd, buffer, len, flags, from, from_len) });
     receives(fd, buffer, received.min(len as isize));
     received
 }
@@ -236,7 +236,7 @@ unsafe extern "C" fn io_recvfrom(fd: c_int, buffer: Ptr, len: usize, flags: c_in
 unsafe extern "C" fn io_recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize {
     // SAFETY: forwarded; after success the message was readable.
     unsafe {
-        let len = blocking(WaitKind::Outside, || real::recvmsg(fd, message, flags));
+        let len = blocking_on(fd, || real::recvmsg(fd, message, flags));
         if len >= 0 {
             receive_parts(fd, (*message).msg_iov, (*message).msg_iovlen, len);
         }
@@ -247,20 +247,20 @@ unsafe extern "C" fn io_recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_
 unsafe extern "C" fn io_send(fd: c_int, buffer: Ptr, len: usize, flags: c_int) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    blocking(WaitKind::Outside, || unsafe { real::send(fd, buffer, len, flags) })
+    blocking_on(fd, || unsafe { real::send(fd, buffer, len, flags) })
 }
 
 unsafe extern "C" fn io_sendto(fd: c_int, buffer: Ptr, len: usize, flags: c_int, to: Ptr, to_len: u32) -> isize {
     sends(fd, buffer, len);
     // SAFETY: forwarded.
-    blocking(WaitKind::Outside, || unsafe { real::sendto(fd, buffer, len, flags, to, to_len) })
+    blocking_on(fd, || unsafe { real::sendto(fd, buffer, len, flags, to, to_len) })
 }
 
 unsafe extern "C" fn io_sendmsg(fd: c_int, message: *const libc::msghdr, flags: c_int) -> isize {
     // The message itself is the target's claim; its parts are not looked at before the kernel did.
     thread::run(|state| sending(state, fd));
     // SAFETY: forwarded.
-    blocking(WaitKind::Outside, || unsafe { real::sendmsg(fd, message, flags) })
+    blocking_on(fd, || unsafe { real::sendmsg(fd, message, flags) })
 }
 
 fn accepted(fd: c_int) -> c_int {
@@ -272,23 +272,23 @@ fn accepted(fd: c_int) -> c_int {
 
 unsafe extern "C" fn io_accept(fd: c_int, address: Ptr, len: Ptr) -> c_int {
     // SAFETY: forwarded.
-    accepted(blocking(WaitKind::Outside, || unsafe { real::accept(fd, address, len) }))
+    accepted(blocking_on(fd, || unsafe { real::accept(fd, address, len) }))
 }
 
 unsafe extern "C" fn io_accept4(fd: c_int, address: Ptr, len: Ptr, flags: c_int) -> c_int {
     // SAFETY: forwarded.
-    accepted(blocking(WaitKind::Outside, || unsafe { real::accept4(fd, address, len, flags) }))
+    accepted(blocking_on(fd, || unsafe { real::accept4(fd, address, len, flags) }))
 }
 
 unsafe extern "C" fn io_connect(fd: c_int, address: Ptr, len: u32) -> c_int {
     thread::run(|state| check::release(state, key::sockets()));
     // SAFETY: forwarded.
-    blocking(WaitKind::Outside, || unsafe { real::connect(fd, address, len) })
+    blocking_on(fd, || unsafe { real::connect(fd, address, len) })
 }
 
 unsafe extern "C" fn io_eventfd_read(fd: c_int, value: *mut u64) -> c_int {
     // SAFETY: forwarded.
-    let result = blocking(WaitKind::Outside, || unsafe { real::eventfd_read(fd, value) });
+    let result = blocking_on(fd, || unsafe { real::eventfd_read(fd, value) });
     if result == 0 {
         thread::run(|state| check::acquire(state, key::events()));
     }

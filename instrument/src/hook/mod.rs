@@ -67,10 +67,20 @@ use conprof_wire::waits::WaitKind;
 
 /// Makes a call that may block for something outside.
 pub(crate) fn blocking<R>(kind: WaitKind, call: impl FnOnce() -> R) -> R {
+    blocking_unless(|| false, kind, call)
+}
+
+/// Makes a call that blocks for input or output on a descriptor, unless that is in non-blocking mode (O_NONBLOCK in open(2)): where
+/// such a call takes long, the processor was somebody else's.
+pub(crate) fn blocking_on<R>(fd: core::ffi::c_int, call: impl FnOnce() -> R) -> R {
+    blocking_unless(|| crate::rt::syscall::is_nonblocking(fd), WaitKind::Outside, call)
+}
+
+fn blocking_unless<R>(never: impl FnOnce() -> bool, kind: WaitKind, call: impl FnOnce() -> R) -> R {
     let (mut since, mut guest_bp) = (0, 0);
     crate::thread::run(|state| (since, guest_bp) = lock::blocks(state));
     let result = call();
-    if since != 0 {
+    if since != 0 && lock::took_long(since) && !never() {
         crate::thread::run(|state| lock::blocked(state, kind, since, guest_bp));
     }
     result

@@ -214,14 +214,16 @@ pub fn blocks(state: &mut ThreadState) -> (u64, u64) {
     (now.max(1), state.lock.guest_bp)
 }
 
-/// It has blocked since then.
+/// Whether what began then lasted long enough to be told.
+pub fn took_long(since: u64) -> bool {
+    record::time_ns().saturating_sub(since) >= BLOCKED_FLOOR_NS
+}
+
+/// It has blocked since then, for long.
 pub fn blocked(state: &mut ThreadState, kind: WaitKind, since: u64, guest_bp: u64) {
-    let now = record::time_ns();
-    if now.saturating_sub(since) >= BLOCKED_FLOOR_NS {
-        state.lock.guest_bp = guest_bp;
-        let access = check::place(state, NO_SITE);
-        incident::blocked(state, kind, access, since, now);
-    }
+    state.lock.guest_bp = guest_bp;
+    let access = check::place(state, NO_SITE);
+    incident::blocked(state, kind, access, since, record::time_ns());
 }
 
 /// A site of the plan is about to give a lock up.

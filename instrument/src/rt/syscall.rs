@@ -137,6 +137,13 @@ pub fn thread_exists(pid: u32, tid: u32) -> bool {
     unsafe { call3(libc::SYS_tgkill, pid as usize, tid as usize, 0) != -(libc::ESRCH as isize) }
 }
 
+/// Whether input and output on a descriptor never block.
+pub fn is_nonblocking(fd: i32) -> bool {
+    // SAFETY: F_GETFL only asks.
+    let flags = unsafe { call3(libc::SYS_fcntl, fd as usize, libc::F_GETFL as usize, 0) };
+    flags >= 0 && flags & libc::O_NONBLOCK as isize != 0
+}
+
 /// Lets other threads run.
 pub fn yield_now() {
     // SAFETY: no argument.
