@@ -150,6 +150,12 @@ impl Ids {
         0x1f_ffff << (AccessId::BITS * word as u32)
     }
 
+    /// The id of the given word.
+    #[inline(always)]
+    const fn get(ids: u64, word: usize) -> u64 {
+        (ids >> (AccessId::BITS * word as u32)) & 0x1f_ffff
+    }
+
     /// Nothing changes.
     const NONE: Ids = Ids { value: 0, changed: 0 };
 }
@@ -270,7 +276,7 @@ impl Granule {
 
     /// Who made the access in the given word.
     pub fn id(&self, word: usize) -> AccessId {
-        AccessId::new(((self.ids.load(Ordering::Relaxed) >> (AccessId::BITS * word as u32)) & 0x1f_ffff) as u32)
+        AccessId::new(Ids::get(self.ids.load(Ordering::Relaxed), word) as u32)
     }
 
     /// Whether the access at hand conflicts with the cell in the given word.
@@ -343,7 +349,8 @@ impl Granule {
 
     /// [`check`](Granule::check) for granules whose cells are all the thread's own or happened before, and leave
     /// nothing of theirs beside the new access but what a word has room for. Says `Other` where that isn't so,
-    /// and nothing was done then. The result is exactly that of the general way.
+    /// and nothing was done then. The result is that of the general way, but for what it leaves to a coin: `Accessor::contend`
+    /// decides that.
     #[inline(always)]
     pub fn check_common(
         &self,
@@ -404,7 +411,8 @@ impl Granule {
         let mut ids = Ids { value: id, changed: Ids::of(0) };
         let mut cell = by.key.with_mask(mask);
         if left.0 != 0 {
-            let old_id = self.ids.load(Ordering::Relaxed) & 0x1f_ffff;
+            let known = self.ids.load(Ordering::Relaxed);
+            let old_id = Ids::get(known, 0);
             if same_section && old_id == id {
                 cell = cell.with_mask(mask | left.mask());
             } else if same_section && x.0 != 0 && x.same_owner(by.key) {
@@ -413,16 +421,9 @@ impl Granule {
                 ids = Ids { value: id | INEXACT, changed: Ids::of(0) | INEXACT };
                 third = if x.is_read() { third } else { x };
             } else {
-                let ids_now = self.ids.load(Ordering::Relaxed);
-                let third_id = ids_now >> (2 * AccessId::BITS) & 0x1f_ffff;
-                let third_id = if same_section {
-                    third = left.marked_read(false);
-                    old_id
-                } else {
-                    let found = by.contend((left.marked_read(false), old_id), (x, third_id), mask);
-                    third = found.0;
-                    found.1
-                };
+                let rest = (left.marked_read(false), old_id);
+                let third_id;
+                (third, third_id) = if same_section { rest } else { by.contend(rest, (x, Ids::get(known, 2)), mask) };
                 ids = Ids { value: id | third_id << (2 * AccessId::BITS), changed: Ids::of(0) | Ids::of(2) };
             }
         }
@@ -457,12 +458,14 @@ impl Granule {
         stored: &mut bool,
     ) -> Reading {
         let ids = self.ids.load(Ordering::Relaxed);
-        let old_id = (ids >> AccessId::BITS) & 0x1f_ffff;
+        let (old_id, third_id) = (Ids::get(ids, 1), Ids::get(ids, 2));
         let old_ordered = r.0 == 0 || by.is_ordered(r);
         let third_ordered = x.0 == 0 || by.is_ordered(x);
         if !third_ordered && !x.is_read() {
             return Reading::Other;
         }
+        // What the new read leaves of the third word.
+        let third_left = if third_ordered && x.is_read() { x.without(mask) } else { x };
         if r.0 & u64::from(!mask) != 0 && old_ordered {
             // Other bytes were read before.
             let id = u64::from(id().number());
@@ -472,7 +475,6 @@ impl Granule {
             *stored = true;
             if !r.same_owner(by.key) {
                 let left = r.without(mask).marked_read(true);
-                let third_id = ids >> (2 * AccessId::BITS) & 0x1f_ffff;
                 let (third, third_id) = by.contend((left, old_id), (x, third_id), mask);
                 self.cells[2].store(third.0, Ordering::Relaxed);
                 let value = id << AccessId::BITS | third_id << (2 * AccessId::BITS);
@@ -481,9 +483,8 @@ impl Granule {
             }
             let cell = by.key.with_mask(mask | r.mask());
             if old_id == id {
-                let third = if third_ordered && x.is_read() { x.without(mask) } else { x };
-                self.cells[2].store(third.0, Ordering::Relaxed);
-                return Reading::Stored { cell, third, ids: Ids::NONE };
+                self.cells[2].store(third_left.0, Ordering::Relaxed);
+                return Reading::Stored { cell, third: third_left, ids: Ids::NONE };
             }
             let value = id << AccessId::BITS;
             if x.0 == 0 || third_ordered && !x.same_owner(by.key) {
@@ -496,8 +497,7 @@ impl Granule {
             let ids = Ids { value: value | INEXACT, changed: Ids::of(1) | INEXACT };
             return Reading::Stored { cell, third: x, ids };
         }
-        let mut third = if third_ordered && x.is_read() { x.without(mask) } else { x };
-        let mut third_id = ids >> (2 * AccessId::BITS) & 0x1f_ffff;
+        let (mut third, mut third_id) = (third_left, third_id);
         if !old_ordered {
             if by.covers(x, mask) {
                 // A concurrent reader beside another one keeps what it has, without storing again.
