@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime};
 /// Frames of a stack shown with a wait.
 const FRAMES_SHOWN: usize = 24;
 
-fn wait_name(profile: &Profile, event: &WaitEvent) -> String {
-    match profile.class_of(event.kind, event.stack) {
-        Class::Lock => format!("waits for {}", profile.wait_label(event.lock, event.kind)),
+/// `lock` is the label of what is waited for.
+fn wait_name(class: Class, event: &WaitEvent, lock: &str) -> String {
+    match class {
+        Class::Lock => format!("waits for {lock}"),
         Class::Idle => format!("idle: {}", kind_name(event.kind)),
     }
 }
@@ -132,10 +133,7 @@ pub fn chrome(profile: &Profile, pid: u32) -> serde_json::Result<Vec<u8>> {
         let cat = if class == Class::Lock { "lock" } else { "idle" };
         let own = threads[&event.thread].0;
         let lock = &locks[&(event.lock, event.kind)];
-        let name = match class {
-            Class::Lock => format!("waits for {lock}"),
-            Class::Idle => format!("idle: {}", kind_name(event.kind)),
-        };
+        let name = wait_name(class, event, lock);
         let args = Wait {
             kind: kind_name(event.kind),
             lock,
@@ -248,10 +246,12 @@ pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::
     }
     for event in &profile.events {
         let Some(&thread) = threads.get(&tid(profile, event.thread)) else { continue };
-        let name = out.intern_string(&wait_name(profile, event));
-        let lock = out.intern_string(&profile.wait_label(event.lock, event.kind));
+        let class = profile.class_of(event.kind, event.stack);
+        let label = profile.wait_label(event.lock, event.kind);
+        let name = out.intern_string(&wait_name(class, event, &label));
+        let lock = out.intern_string(&label);
         let holder = out.intern_string(&event.holder.map_or("nobody known".to_owned(), |h| profile.thread_name(h)));
-        let category = match profile.class_of(event.kind, event.stack) {
+        let category = match class {
             Class::Lock => lock_category,
             Class::Idle => idle_category,
         };
