@@ -1,8 +1,8 @@
 //! Programs for the tests, compiled once a test run, and ways to run them.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The conprof under test.
@@ -35,23 +35,21 @@ pub fn c(name: &str, source: &str, arguments: &[&str]) -> PathBuf {
 }
 
 fn compile(name: &str, kind: &str, source: &str, command: impl Fn(&Path, &Path) -> Command) -> PathBuf {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _guard = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-programs");
     std::fs::create_dir_all(&folder).expect("a folder");
     let (file, program) = (folder.join(format!("{name}.{kind}")), folder.join(name));
-    // Tests are processes of their own under nextest, so a program appears by renaming.
+    // Tests are threads or processes of their own, and several run the same program: none may replace what another scans or runs,
+    // and compilers name their intermediate files by the program.
+    let lock = File::create(folder.join(format!("{name}.lock"))).expect("a lock file");
+    lock.lock().expect("locked");
     if program.exists() && std::fs::read_to_string(&file).is_ok_and(|text| text == source) {
         return program;
     }
-    let (file_new, program_new) = (
-        folder.join(format!("{name}_{}.{kind}", std::process::id())),
-        folder.join(format!("{name}.{}", std::process::id())),
-    );
+    // The source is the sign that the program is there.
+    let file_new = folder.join(format!("{name}_new.{kind}"));
     std::fs::write(&file_new, source).expect("a source file");
-    let output = command(&file_new, &program_new).output().expect("a compiler");
+    let output = command(&file_new, &program).output().expect("a compiler");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::rename(&program_new, &program).expect("renamed");
     std::fs::rename(&file_new, &file).expect("renamed");
     program
 }
