@@ -2,7 +2,7 @@
 
 use super::words::Words;
 use crate::analyze::{Ending, Session, generated_code};
-use crate::launch::{OutDir, Planned};
+use crate::launch::{OutDir, Planned, shim_image};
 use crate::perf::{Collected, Collector, Denied, Options, Sampling};
 use crate::profile::{Class, Profile, lock_summaries, lock_table, thread_lives};
 use crate::report::flamegraph::{Picture, svg};
@@ -53,7 +53,7 @@ impl Perf {
         let recording = Recording::open(recording).ok();
         let plan = planned.and_then(|planned| planned.plan.clone());
         let source = Box::new(move || generated_code(recording.as_ref()?, plan.as_deref()?));
-        match Collector::start(sampling, pid, source) {
+        match Collector::start(sampling, pid, source, shim_image()) {
             Ok(collector) => self.collector = Some(collector),
             Err(error) => {
                 self.coverage = PerfCoverage {

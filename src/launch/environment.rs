@@ -25,6 +25,11 @@ pub fn has_shim() -> bool {
     !SHIM.is_empty()
 }
 
+/// The shim's file, an ELF shared object; empty in a build without one.
+pub fn shim_image() -> &'static [u8] {
+    SHIM
+}
+
 /// Prepares a start. Without a recording the program runs natively.
 pub fn prepare(plan: Option<&PlanFile>, recording: Option<File>) -> io::Result<Prepared> {
     let mut environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();

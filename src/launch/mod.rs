@@ -8,6 +8,7 @@
 //! program --supervise--> how it ended; findings as they appear; signals passed on
 //! ```
 
+mod cache_limit;
 mod environment;
 mod launchers;
 mod out_dir;
@@ -20,7 +21,7 @@ mod refusal;
 mod supervise;
 mod tasks;
 
-pub use environment::{Prepared, has_shim, prepare};
+pub use environment::{Prepared, has_shim, prepare, shim_image};
 pub use out_dir::OutDir;
 pub use plan_cache::{AboutModule, LockRows, Planned, Progress, obtain_plan, read_entry};
 pub use plan_file::PlanFile;

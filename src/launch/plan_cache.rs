@@ -5,6 +5,7 @@
 //! the file's contents (a stripped copy has the same build id and another plan) and conprof's version. It appears by
 //! renaming, so it is whole or absent; a lock file beside it makes cold starts of one binary scan once.
 
+use super::cache_limit;
 use super::plan_file::PlanFile;
 use super::planner;
 use crate::plan::Tactic;
@@ -115,6 +116,7 @@ pub fn obtain_plan(
         // A cache that can't be written costs the next start its time, and nothing else.
         if store(&folder, &key, &planned).is_ok() {
             let _ = fs::remove_file(&lock_path);
+            cache_limit::keep_below(&folder, cache_limit::CACHE_LIMIT);
         }
     }
     Ok(planned)
@@ -185,6 +187,7 @@ fn load(entry: &Path, path: &Path) -> Option<Planned> {
     let map = crate::os::map_file(&file).ok()?;
     let (plan, mut about) = read_entry(&map)?;
     about.coverage.path = path.display().to_string();
+    cache_limit::mark_used(&file);
     let plan_len = plan.len();
     let plan = (plan_len > 0).then(|| PlanFile::cached(file, map, plan_len));
     Some(Planned { plan, about, cached: true })

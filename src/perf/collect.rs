@@ -76,11 +76,18 @@ pub struct Collector {
 
 impl Collector {
     /// Starts to collect what process `pid` does. Call it once the program has been started.
-    pub fn start(sampling: Sampling, pid: u32, source: GeneratedCodeSource) -> std::io::Result<Collector> {
+    ///
+    /// `runtime_image` is the file of conprof's runtime, through whose functions stacks are followed.
+    pub fn start(
+        sampling: Sampling,
+        pid: u32,
+        source: GeneratedCodeSource,
+        runtime_image: &'static [u8],
+    ) -> std::io::Result<Collector> {
         let ended = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ended);
         let thread = std::thread::Builder::new().name("conprof-perf".to_owned()).spawn(move || {
-            let mut state = State::new(pid, sampling, source);
+            let mut state = State::new(pid, sampling, Space::new(source, runtime_image));
             loop {
                 // Acquire pairs with the release in `finish`: all that the program did is in the rings by then.
                 let last = seen.load(Ordering::Acquire);
@@ -121,12 +128,12 @@ struct State {
 }
 
 impl State {
-    fn new(pid: u32, sampling: Sampling, source: GeneratedCodeSource) -> State {
+    fn new(pid: u32, sampling: Sampling, space: Space) -> State {
         let collected = Collected { period_ns: sampling.period_ns, kernel: sampling.kernel, ..Collected::default() };
         State {
             pid,
             sampling,
-            space: Space::new(source),
+            space,
             cache: CacheX86_64::new(),
             ids: HashMap::new(),
             lives: HashMap::new(),
@@ -186,9 +193,11 @@ impl State {
                     Some(registers) => unwind(&mut self.space, &mut self.cache, registers, &stack, &mut frames),
                     None => Ending::Whole,
                 };
+                if frames.contains(&RUNTIME_FRAME) {
+                    self.collected.in_runtime += 1;
+                }
                 match ending {
                     Ending::Whole => {}
-                    Ending::Runtime => self.collected.in_runtime += 1,
                     Ending::CutOff => {
                         frames.push(CUT_OFF_FRAME);
                         self.collected.cut_off += 1;

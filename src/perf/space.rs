@@ -50,6 +50,8 @@ pub(super) struct Space {
     pub modules: Vec<MappedModule>,
     /// Mappings of conprof's own runtime.
     runtime: Vec<(u64, u64)>,
+    /// The file of conprof's own runtime.
+    runtime_image: &'static [u8],
     source: GeneratedCodeSource,
     generated: Option<GeneratedCode>,
 }
@@ -61,8 +63,9 @@ impl std::fmt::Debug for Space {
 }
 
 impl Space {
-    pub fn new(source: GeneratedCodeSource) -> Space {
-        Space { unwinder: UnwinderX86_64::new(), modules: Vec::new(), runtime: Vec::new(), source, generated: None }
+    pub fn new(source: GeneratedCodeSource, runtime_image: &'static [u8]) -> Space {
+        let unwinder = UnwinderX86_64::new();
+        Space { unwinder, modules: Vec::new(), runtime: Vec::new(), runtime_image, source, generated: None }
     }
 
     /// Takes note of an executable mapping.
@@ -76,6 +79,11 @@ impl Space {
         });
         if path.starts_with("/memfd:conprof-shim") {
             self.runtime.push((start, end));
+            if let Some(bias) = bias(self.runtime_image, start, file_offset)
+                && let Some(sections) = sections(self.runtime_image)
+            {
+                self.unwinder.add_module(Module::new(path.to_owned(), start..end, bias, sections));
+            }
             return;
         }
         let found = if path == "[vdso]" {

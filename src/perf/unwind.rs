@@ -2,8 +2,8 @@
 
 use super::record::Registers;
 use super::space::Space;
-use framehop::Unwinder;
-use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64};
+use framehop::x86_64::{CacheX86_64, Reg, UnwindRegsX86_64};
+use framehop::{FrameAddress, Unwinder};
 
 /// Deeper stacks are cut off.
 const MOST_FRAMES: usize = 512;
@@ -15,8 +15,6 @@ pub(super) enum Ending {
     Whole,
     /// The copy was too short, or unwind information is missing.
     CutOff,
-    /// The sample fell into conprof's own runtime.
-    Runtime,
 }
 
 /// Marks, in place of an address, conprof's own runtime.
@@ -27,44 +25,49 @@ pub(super) const KERNEL_FRAME: u64 = u64::MAX - 1;
 pub(super) const CUT_OFF_FRAME: u64 = u64::MAX - 2;
 
 /// Appends the addresses to look up, innermost first, to `frames`.
+///
+/// Frames of conprof's runtime are left out, but for one mark where the sample fell into it: who reads a file through an
+/// interposed `read` is who called that. Generated code appears as the code that it was made from.
 pub(super) fn unwind(
     space: &mut Space,
     cache: &mut CacheX86_64,
-    registers: Registers,
+    sampled: Registers,
     stack: &[u8],
     frames: &mut Vec<u64>,
 ) -> Ending {
-    let Registers { ip, sp: stack_start, bp } = registers;
+    let Registers { ip, sp: stack_start, bp } = sampled;
     let mut registers = UnwindRegsX86_64::new(ip, stack_start, bp);
-    let mut pc = ip;
-    if !space.in_module(pc) {
-        if space.in_runtime(pc) {
-            frames.push(RUNTIME_FRAME);
-            return Ending::Runtime;
-        }
-        if let Some((original, rsp_offset)) = space.original(pc) {
-            pc = original;
-            registers = UnwindRegsX86_64::new(pc, stack_start.wrapping_add(rsp_offset), bp);
-        }
-    }
     let mut read = |address: u64| {
         let offset = usize::try_from(address.wrapping_sub(stack_start)).map_err(|_| ())?;
         let bytes = stack.get(offset..offset.checked_add(8).ok_or(())?).ok_or(())?;
         Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| ())?))
     };
-    let mut iter = space.unwinder.iter_frames(pc, registers, cache, &mut read);
-    let mut found = 0;
-    loop {
-        match iter.next() {
-            Ok(Some(frame)) => {
-                frames.push(frame.address_for_lookup());
-                found += 1;
-                if found == MOST_FRAMES {
-                    return Ending::CutOff;
-                }
+    let mut frame = FrameAddress::InstructionPointer(ip);
+    for depth in 0..MOST_FRAMES {
+        let address = frame.address_for_lookup();
+        if space.in_runtime(address) {
+            if depth == 0 {
+                frames.push(RUNTIME_FRAME);
             }
+        } else if space.in_module(address) {
+            frames.push(address);
+        } else if let Some((original, rsp_offset)) = space.original(address) {
+            frames.push(original);
+            frame = FrameAddress::InstructionPointer(original);
+            registers.set(Reg::RSP, registers.get(Reg::RSP).wrapping_add(rsp_offset));
+        } else if depth == 0 {
+            frames.push(address);
+        } else {
+            return Ending::CutOff;
+        }
+        match space.unwinder.unwind_frame(frame, &mut registers, cache, &mut read) {
+            Ok(Some(caller)) => match FrameAddress::from_return_address(caller) {
+                Some(caller) => frame = caller,
+                None => return Ending::Whole,
+            },
             Ok(None) => return Ending::Whole,
             Err(_) => return Ending::CutOff,
         }
     }
+    Ending::CutOff
 }
