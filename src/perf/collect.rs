@@ -197,7 +197,7 @@ impl State {
                     self.collected.in_runtime += 1;
                 }
                 match ending {
-                    Ending::Whole => {}
+                    Ending::Whole | Ending::Runtime => {}
                     Ending::CutOff => {
                         frames.push(CUT_OFF_FRAME);
                         self.collected.cut_off += 1;

@@ -15,6 +15,8 @@ pub(super) enum Ending {
     Whole,
     /// The copy was too short, or unwind information is missing.
     CutOff,
+    /// The sample fell into conprof's own runtime, on a stack of its own.
+    Runtime,
 }
 
 /// Marks, in place of an address, conprof's own runtime.
@@ -43,6 +45,7 @@ pub(super) fn unwind(
         Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| ())?))
     };
     let mut frame = FrameAddress::InstructionPointer(ip);
+    let kernel_frames = frames.len();
     for depth in 0..MOST_FRAMES {
         let address = frame.address_for_lookup();
         if space.in_runtime(address) {
@@ -60,12 +63,19 @@ pub(super) fn unwind(
         } else {
             return Ending::CutOff;
         }
+        let in_runtime = space.in_runtime(address);
         match space.unwinder.unwind_frame(frame, &mut registers, cache, &mut read) {
             Ok(Some(caller)) => match FrameAddress::from_return_address(caller) {
                 Some(caller) => frame = caller,
                 None => return Ending::Whole,
             },
             Ok(None) => return Ending::Whole,
+            Err(_) if in_runtime => {
+                // The program's stack is another one, of which the sample has no copy.
+                frames.truncate(kernel_frames);
+                frames.push(RUNTIME_FRAME);
+                return Ending::Runtime;
+            }
             Err(_) => return Ending::CutOff,
         }
     }
