@@ -27,6 +27,9 @@ pub static TEXT_START: AtomicU64 = AtomicU64::new(0);
 /// Length of the checked module's text in bytes; 0 while nothing is checked.
 pub static TEXT_LEN: AtomicU64 = AtomicU64::new(0);
 
+/// [`TEXT_LEN`] where memory accesses are checked, else 0: who is told of what interposed functions read and write.
+pub static CHECKED_LEN: AtomicU64 = AtomicU64::new(0);
+
 /// A plan in memory.
 pub struct Plan {
     /// Run-time address of the generated code.
@@ -237,6 +240,9 @@ pub fn patch(plan: &Plan) -> Result<(), Degraded> {
     }
     TEXT_START.store(plan.text.start, Ordering::Relaxed);
     TEXT_LEN.store(plan.text.end - plan.text.start, Ordering::Relaxed);
+    if crate::check::is_checking() {
+        CHECKED_LEN.store(plan.text.end - plan.text.start, Ordering::Relaxed);
+    }
     Ok(())
 }
 

@@ -439,6 +439,12 @@ pub fn destroy(state: &mut ThreadState, key: usize) {
     }
 }
 
+/// Whether races are checked in this run.
+#[inline(always)]
+pub fn is_checking() -> bool {
+    memory::is_ready()
+}
+
 /// Whether accesses of the thread are checked.
 pub fn is_on(state: &ThreadState) -> bool {
     !state.check.private.is_null()

@@ -27,7 +27,7 @@ interpose! {
 
 /// A block of libc's: all that a free will mark is cleaned, which may be more than was asked for.
 fn allocated(block: Ptr, len: usize) -> Ptr {
-    if !block.is_null() {
+    if !block.is_null() && check::is_checking() {
         let usable = usable(block);
         thread::run(|state| {
             check::allocated(state, block as usize, len);
@@ -41,7 +41,7 @@ fn allocated(block: Ptr, len: usize) -> Ptr {
 
 /// A block of a statically linked allocator, whose free marks what was asked for.
 fn allocated_exactly(block: Ptr, len: usize) -> Ptr {
-    if !block.is_null() {
+    if !block.is_null() && check::is_checking() {
         run_outside_allocator(|state| check::allocated(state, block as usize, len));
     }
     block
@@ -58,6 +58,9 @@ fn inside<R>(call: impl FnOnce() -> R) -> R {
 
 /// `len` is 0 where it is not known.
 fn freeing(block: Ptr, len: usize) {
+    if !check::is_checking() {
+        return locks_freed(block, len);
+    }
     run_outside_allocator(|state| {
         lock::freed(block as usize, if len == 0 { check::block_size(block as usize) } else { len });
         if caller_is_checked(state) {
@@ -66,6 +69,16 @@ fn freeing(block: Ptr, len: usize) {
             check::freed_unchecked(state, block as usize, len);
         }
     });
+}
+
+/// Where only locks are watched: they are gone. On the caller's stack, since it takes little of it.
+fn locks_freed(block: Ptr, len: usize) {
+    if let Some(state) = thread::enter() {
+        if state.allocator_depth == 0 {
+            lock::freed(block as usize, len);
+        }
+        thread::leave(state);
+    }
 }
 
 fn usable(block: Ptr) -> usize {

@@ -4,10 +4,10 @@
 //! tells, so all share one object, as do all sockets. Who waits for several descriptors acquires all of these.
 //! Sharing only adds order.
 
-use super::{blocking, blocking_on, caller_is_checked, interpose, key, real};
+use super::{blocking, blocking_on, caller_is_checked, interpose, key, real, run_where_checked};
 use crate::check;
 use crate::rt::syscall;
-use crate::thread::{self, ThreadState};
+use crate::thread::ThreadState;
 use conprof_wire::recording::Interposed;
 use conprof_wire::waits::WaitKind;
 use core::ffi::{c_int, c_void};
@@ -138,7 +138,7 @@ pub(super) unsafe fn for_each_part(
 }
 
 fn sends(fd: c_int, buffer: Ptr, len: usize) {
-    thread::run(|state| {
+    run_where_checked(|state| {
         if caller_is_checked(state) {
             reading(state, buffer as usize, len);
         }
@@ -148,7 +148,7 @@ fn sends(fd: c_int, buffer: Ptr, len: usize) {
 
 fn receives(fd: c_int, buffer: Ptr, len: isize) -> isize {
     if len >= 0 {
-        thread::run(|state| {
+        run_where_checked(|state| {
             if caller_is_checked(state) {
                 written(state, buffer as usize, len);
             }
@@ -181,7 +181,7 @@ unsafe extern "C" fn io_pwrite(fd: c_int, buffer: Ptr, len: usize, offset: i64) 
 }
 
 unsafe fn send_parts(fd: c_int, parts: *const libc::iovec, count: usize) {
-    thread::run(|state| {
+    run_where_checked(|state| {
         if caller_is_checked(state) {
             // SAFETY: the target promised the kernel the same.
             unsafe { for_each_part(parts, count, usize::MAX, |start, len| reading(state, start, len)) };
@@ -192,7 +192,7 @@ unsafe fn send_parts(fd: c_int, parts: *const libc::iovec, count: usize) {
 
 unsafe fn receive_parts(fd: c_int, parts: *const libc::iovec, count: usize, len: isize) -> isize {
     if len >= 0 {
-        thread::run(|state| {
+        run_where_checked(|state| {
             if caller_is_checked(state) {
                 // SAFETY: the target promised the kernel the same.
                 unsafe { for_each_part(parts, count, len as usize, |start, len| written(state, start, len as isize)) };
@@ -258,14 +258,14 @@ unsafe extern "C" fn io_sendto(fd: c_int, buffer: Ptr, len: usize, flags: c_int,
 
 unsafe extern "C" fn io_sendmsg(fd: c_int, message: *const libc::msghdr, flags: c_int) -> isize {
     // The message itself is the target's claim; its parts are not looked at before the kernel did.
-    thread::run(|state| sending(state, fd));
+    run_where_checked(|state| sending(state, fd));
     // SAFETY: forwarded.
     blocking_on(fd, || unsafe { real::sendmsg(fd, message, flags) })
 }
 
 fn accepted(fd: c_int) -> c_int {
     if fd >= 0 {
-        thread::run(|state| check::acquire(state, key::sockets()));
+        run_where_checked(|state| check::acquire(state, key::sockets()));
     }
     fd
 }
@@ -281,7 +281,7 @@ unsafe extern "C" fn io_accept4(fd: c_int, address: Ptr, len: Ptr, flags: c_int)
 }
 
 unsafe extern "C" fn io_connect(fd: c_int, address: Ptr, len: u32) -> c_int {
-    thread::run(|state| check::release(state, key::sockets()));
+    run_where_checked(|state| check::release(state, key::sockets()));
     // SAFETY: forwarded.
     blocking_on(fd, || unsafe { real::connect(fd, address, len) })
 }
@@ -290,26 +290,26 @@ unsafe extern "C" fn io_eventfd_read(fd: c_int, value: *mut u64) -> c_int {
     // SAFETY: forwarded.
     let result = blocking_on(fd, || unsafe { real::eventfd_read(fd, value) });
     if result == 0 {
-        thread::run(|state| check::acquire(state, key::events()));
+        run_where_checked(|state| check::acquire(state, key::events()));
     }
     result
 }
 
 unsafe extern "C" fn io_eventfd_write(fd: c_int, value: u64) -> c_int {
-    thread::run(|state| check::release(state, key::events()));
+    run_where_checked(|state| check::release(state, key::events()));
     // SAFETY: forwarded.
     unsafe { real::eventfd_write(fd, value) }
 }
 
 unsafe extern "C" fn io_epoll_ctl(fd: c_int, operation: c_int, other: c_int, event: Ptr) -> c_int {
-    thread::run(registering);
+    run_where_checked(registering);
     // SAFETY: forwarded.
     unsafe { real::epoll_ctl(fd, operation, other, event) }
 }
 
 fn waits(result: c_int) -> c_int {
     if result > 0 {
-        thread::run(waited);
+        run_where_checked(waited);
     }
     result
 }

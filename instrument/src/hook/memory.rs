@@ -50,7 +50,7 @@ macro_rules! interpose_memory {
                 end = sym etext,
                 scalar = sym $scalar,
                 text = sym crate::apply::plan::TEXT_START,
-                len = sym crate::apply::plan::TEXT_LEN,
+                len = sym crate::apply::plan::CHECKED_LEN,
                 ready = sym crate::thread::READY,
                 entry = sym crate::stubs::function_entry,
                 policy = sym $policy,

@@ -78,7 +78,13 @@ pub(crate) fn blocking_on<R>(fd: core::ffi::c_int, call: impl FnOnce() -> R) -> 
 
 fn blocking_unless<R>(never: impl FnOnce() -> bool, kind: WaitKind, call: impl FnOnce() -> R) -> R {
     let (mut since, mut guest_bp) = (0, 0);
-    crate::thread::run(|state| (since, guest_bp) = lock::blocks(state));
+    if let Some(state) = crate::thread::enter() {
+        let matters = lock::minds_blocking(state);
+        crate::thread::leave(state);
+        if matters {
+            crate::thread::run(|state| (since, guest_bp) = lock::blocks(state));
+        }
+    }
     let result = call();
     if since != 0 && lock::took_long(since) && !never() {
         crate::thread::run(|state| lock::blocked(state, kind, since, guest_bp));
@@ -110,10 +116,17 @@ const JUMP: u8 = 0xe9;
 const JUMP_BYTES: u64 = 5;
 const SHORT_JUMP: u8 = 0xeb;
 
+/// Runs `body` inside the runtime where races are checked; all else would be for nothing.
+pub fn run_where_checked(body: impl FnOnce(&mut ThreadState)) {
+    if crate::check::is_checking() {
+        crate::thread::run(body);
+    }
+}
+
 /// Runs `body` inside the runtime if the interposer's caller is checked and the thread is not inside a statically
 /// linked allocator.
 pub fn run_for_caller(body: impl FnOnce(&mut ThreadState)) {
-    crate::thread::run(|state| {
+    run_where_checked(|state| {
         if state.allocator_depth == 0 && caller_is_checked(state) {
             body(state);
         }

@@ -34,7 +34,7 @@ macro_rules! interpose_string {
                 "3:",
                 "jmp {policy}",
                 text = sym crate::apply::plan::TEXT_START,
-                len = sym crate::apply::plan::TEXT_LEN,
+                len = sym crate::apply::plan::CHECKED_LEN,
                 ready = sym crate::thread::READY,
                 entry = sym crate::stubs::function_entry,
                 policy = sym $policy,

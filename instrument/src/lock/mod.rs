@@ -203,12 +203,13 @@ pub fn site_failed(state: &mut ThreadState, address: usize, site: u32) {
     }
 }
 
-/// The thread is about to block in the kernel for something outside. When, if that matters to anybody, else 0; and the
-/// target's `rbp`.
+/// Whether it matters to anybody that the thread blocks now.
+pub fn minds_blocking(state: &ThreadState) -> bool {
+    contention::is_on() && incident::matters(state)
+}
+
+/// The thread is about to block in the kernel for something outside, which matters: when, never 0, and the target's `rbp`.
 pub fn blocks(state: &mut ThreadState) -> (u64, u64) {
-    if !contention::is_on() || !incident::matters(state) {
-        return (0, 0);
-    }
     let now = record::time_ns();
     incident::blocks(state, now);
     (now.max(1), state.lock.guest_bp)
