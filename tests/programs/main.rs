@@ -48,6 +48,7 @@ fn main() {
     for &(name, tool, tool_arguments) in TOOLS {
         trials.push(Trial::test(name, move || check_tool(name, tool, tool_arguments)));
     }
+    trials.push(Trial::test("ripgrep::where_it_waits", check_waits));
     for &(package, target, test_arguments) in TESTS {
         let name = format!("{package}::{target}");
         trials.push(Trial::test(name.clone(), move || check_tests(&name, package, target, test_arguments)));
@@ -67,6 +68,44 @@ fn check_tool(name: &str, tool: &str, arguments: &[&str]) -> Result<(), Failed> 
         return Err(
             format!("stdout differs: {} bytes, then {}", native.stdout.len(), outcome.ended.stdout.len()).into()
         );
+    }
+    same_status(&native, &outcome.ended)
+}
+
+/// ripgrep's workers share a work-stealing deque and the lock of their output: little lock waiting next to much idling, and
+/// stacks of the processor's time that reach down to the thread's start.
+fn check_waits() -> Result<(), Failed> {
+    let program = build::tool("rg")?;
+    let arguments = ["-c", "-j3", r"\b\w+Error\b"].map(PathBuf::from).into_iter().chain([build::source_tree()?]);
+    let arguments: Vec<PathBuf> = arguments.collect();
+    let native = run::native(&program, &arguments, LIMIT)?;
+    let outcome = run::with_options("waits", &["--checks", "contention"], &program, &arguments, LIMIT)?;
+    outcome.must_be_clean()?;
+    if sorted(&native.stdout) != sorted(&outcome.ended.stdout) {
+        return Err("stdout differs".into());
+    }
+    for name in ["contention.svg", "blame.svg", "idle.svg", "offcpu.svg", "timeline.chrome.json", "block.pb.gz"] {
+        if !outcome.folder.join(name).exists() {
+            return Err(format!("no {name}").into());
+        }
+    }
+    let life: u64 = outcome.report.thread_times.iter().map(|times| times.life_ns).sum();
+    let waiting: u64 = outcome.report.thread_times.iter().map(|times| times.lock_wait_ns).sum();
+    if life == 0 || waiting * 4 > life {
+        return Err(format!("{waiting} ns of {life} ns are lock waiting").into());
+    }
+    if !outcome.report.coverage.perf.available {
+        eprintln!("SKIPPED: stacks of the processor's time: {}", outcome.report.coverage.perf.reason);
+        return same_status(&native, &outcome.ended);
+    }
+    let count = |name| outcome.report.counters.get(name).copied().unwrap_or(0);
+    let (samples, cut_off) = (count("cpu samples"), count("cpu samples with a stack cut off"));
+    if samples == 0 || cut_off * 10 > samples {
+        return Err(format!("{cut_off} of {samples} stacks are cut off").into());
+    }
+    let folded = std::fs::read_to_string(outcome.folder.join("cpu.folded"))?;
+    if !folded.lines().any(|line| line.contains("thread_start") && line.contains("ignore::walk::Worker::run")) {
+        return Err(format!("no worker's whole stack in\n{folded}").into());
     }
     same_status(&native, &outcome.ended)
 }

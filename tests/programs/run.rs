@@ -23,6 +23,8 @@ pub struct Outcome {
     pub ended: Ended,
     /// `report.json`.
     pub report: Report,
+    /// The result folder.
+    pub folder: PathBuf,
 }
 
 impl Outcome {
@@ -44,22 +46,33 @@ pub fn native(program: &Path, arguments: &[PathBuf], limit: Duration) -> Result<
     end(command, limit)
 }
 
-/// Runs the program under conprof.
+/// Runs the program under conprof with all checks.
 pub fn under_conprof(name: &str, program: &Path, arguments: &[PathBuf], limit: Duration) -> Result<Outcome, String> {
+    with_options(name, &[], program, arguments, limit)
+}
+
+/// Runs the program under conprof, which gets the options.
+pub fn with_options(
+    name: &str,
+    options: &[&str],
+    program: &Path,
+    arguments: &[PathBuf],
+    limit: Duration,
+) -> Result<Outcome, String> {
     let out = crate::target().join("out").join(name.replace("::", "-"));
     if out.exists() {
         fs::remove_dir_all(&out).map_err(|error| error.to_string())?;
     }
     fs::create_dir_all(out.parent().expect("a parent")).map_err(|error| error.to_string())?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_conprof"));
-    command.arg("run").arg("--out").arg(&out).arg("--").arg(program).args(arguments);
+    command.arg("run").arg("--out").arg(&out).args(options).arg("--").arg(program).args(arguments);
     let ended = end(command, limit)?;
     let path = out.join("report.json");
     let text = fs::read_to_string(&path)
         .map_err(|error| format!("{}: {error}\nconprof: {}\n{}", path.display(), ended.status, ended.stderr))?;
     crate::schema::check(&text)?;
     let report = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Outcome { ended, report })
+    Ok(Outcome { ended, report, folder: out })
 }
 
 fn end(mut command: Command, limit: Duration) -> Result<Ended, String> {
