@@ -29,7 +29,8 @@ pub(super) const CUT_OFF_FRAME: u64 = u64::MAX - 2;
 /// Appends the addresses to look up, innermost first, to `frames`.
 ///
 /// Frames of conprof's runtime are left out, but for one mark where the sample fell into it: who reads a file through an
-/// interposed `read` is who called that. Generated code appears as the code that it was made from.
+/// interposed `read` is who called that. Generated code appears as the code that it was made from. A sample in the runtime whose
+/// stack can't be followed (it has a stack of its own, of which the program's is no part) is the mark alone.
 pub(super) fn unwind(
     space: &mut Space,
     cache: &mut CacheX86_64,
@@ -37,6 +38,24 @@ pub(super) fn unwind(
     stack: &[u8],
     frames: &mut Vec<u64>,
 ) -> Ending {
+    let above = frames.len();
+    let (ending, through_runtime) = walk(space, cache, sampled, stack, frames);
+    if ending == Ending::CutOff && (through_runtime || frames.get(above) == Some(&RUNTIME_FRAME)) {
+        frames.truncate(above);
+        frames.push(RUNTIME_FRAME);
+        return Ending::Runtime;
+    }
+    ending
+}
+
+/// Follows the stack; the second result is whether it ended inside the runtime.
+fn walk(
+    space: &mut Space,
+    cache: &mut CacheX86_64,
+    sampled: Registers,
+    stack: &[u8],
+    frames: &mut Vec<u64>,
+) -> (Ending, bool) {
     let Registers { ip, sp: stack_start, bp } = sampled;
     let mut registers = UnwindRegsX86_64::new(ip, stack_start, bp);
     let mut read = |address: u64| {
@@ -45,7 +64,6 @@ pub(super) fn unwind(
         Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| ())?))
     };
     let mut frame = FrameAddress::InstructionPointer(ip);
-    let kernel_frames = frames.len();
     for depth in 0..MOST_FRAMES {
         let address = frame.address_for_lookup();
         if space.in_runtime(address) {
@@ -61,23 +79,17 @@ pub(super) fn unwind(
         } else if depth == 0 {
             frames.push(address);
         } else {
-            return Ending::CutOff;
+            return (Ending::CutOff, false);
         }
         let in_runtime = space.in_runtime(address);
         match space.unwinder.unwind_frame(frame, &mut registers, cache, &mut read) {
             Ok(Some(caller)) => match FrameAddress::from_return_address(caller) {
                 Some(caller) => frame = caller,
-                None => return Ending::Whole,
+                None => return (Ending::Whole, false),
             },
-            Ok(None) => return Ending::Whole,
-            Err(_) if in_runtime => {
-                // The program's stack is another one, of which the sample has no copy.
-                frames.truncate(kernel_frames);
-                frames.push(RUNTIME_FRAME);
-                return Ending::Runtime;
-            }
-            Err(_) => return Ending::CutOff,
+            Ok(None) => return (Ending::Whole, false),
+            Err(_) => return (Ending::CutOff, in_runtime),
         }
     }
-    Ending::CutOff
+    (Ending::CutOff, false)
 }
