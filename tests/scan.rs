@@ -65,12 +65,51 @@ pub fn scan_switch(kind: u32, x: &mut u64) -> u64 {
     }
 }
 
+// A switch in a loop that does not change it: the optimiser computes the target ahead of the loop and spills it.
+std::arch::global_asm!(
+    ".text",
+    ".globl scan_spilled_switch",
+    ".type scan_spilled_switch, @function",
+    "scan_spilled_switch:",
+    ".cfi_startproc",
+    "sub $24, %rsp",
+    ".cfi_adjust_cfa_offset 24",
+    "lea .Lspilled_table(%rip), %rax",
+    "movslq (%rax,%rdi,4), %rcx",
+    "add %rax, %rcx",
+    "mov %rcx, 8(%rsp)",
+    ".Lspilled_again:",
+    "jmp *8(%rsp)",
+    ".Lspilled_up:",
+    "lock incq (%rsi)",
+    "jmp .Lspilled_next",
+    ".Lspilled_down:",
+    "lock decq (%rsi)",
+    ".Lspilled_next:",
+    "dec %rdx",
+    "jnz .Lspilled_again",
+    "add $24, %rsp",
+    ".cfi_adjust_cfa_offset -24",
+    "ret",
+    ".cfi_endproc",
+    ".size scan_spilled_switch, . - scan_spilled_switch",
+    ".section .rodata",
+    ".p2align 2",
+    ".Lspilled_table:",
+    ".long .Lspilled_up - .Lspilled_table",
+    ".long .Lspilled_down - .Lspilled_table",
+    ".text",
+    options(att_syntax)
+);
+unsafe extern "C" { fn scan_spilled_switch(arm: u64, value: *mut u64, times: u64); }
+
 fn main() {
     let arguments = std::env::args().count() as u32;
     let shared = Arc::new(Mutex::new(1u64));
     let lock = RwLock::new(2u64);
     let copy = scan_clone(&shared);
     let mut x = 5;
+    unsafe { scan_spilled_switch(u64::from(arguments & 1), &mut x, 3); }
     scan_atomic_store(arguments);
     scan_write(&lock);
     scan_atomic_count();
@@ -138,6 +177,10 @@ fn check_any(scan: &ModuleScan) {
     let switch = scan.functions.iter().find(|function| function.symbol == "scan_switch").expect("the switch");
     assert_eq!(switch.policy, Policy::Instrument, "its jump table resolves");
     assert!(switch.outside_targets.len() >= 6, "arms of the switch: {:?}", switch.outside_targets);
+    let spilled =
+        scan.functions.iter().find(|function| function.symbol == "scan_spilled_switch").expect("the spilled one");
+    let synchronises = spilled.instructions.iter().filter(|instruction| instruction.has_lock_prefix()).count();
+    assert_eq!((synchronises, matches!(spilled.policy, Policy::Native(_))), (2, false), "{:?}", spilled.policy);
     let unresolved = scan.functions.iter().filter(|f| f.policy == Policy::Native("unresolved jump table")).count();
     assert_eq!(unresolved, 0);
     for function in &scan.functions {

@@ -2,7 +2,8 @@
 //!
 //! Only a target that is *computed* can hide: one loaded as a whole pointer is in a relocation, in the data of a non-PIE
 //! program or in a `lea`, all of which the caller collects. So `jmp [memory]` and `jmp register` after a plain 64-bit load, a
-//! call or the function's entry are fine (tail calls, computed gotos). A register that was added to must lead back to
+//! call or the function's entry are fine (tail calls, computed gotos), unless the memory is a slot of the frame, into which a
+//! computation that does not change in a loop is spilled. A register that was added to must lead back to
 //! `lea base, [rip+table]`, and the table is read until an entry is no instruction boundary of the
 //! function. The bounds check before a table is not consulted: half of the tables have none.
 
@@ -47,7 +48,7 @@ pub(super) fn resolve(
         search.followed.clear();
         match instruction.op0_kind() {
             OpKind::Register => search.jump_register(instruction.op0_register(), index, &mut found),
-            OpKind::Memory => search.jump_memory(index, &mut found),
+            OpKind::Memory => search.loaded_target(index, &mut found),
             _ => found.unresolved = true,
         }
         unresolved |= found.unresolved;
@@ -289,7 +290,7 @@ impl<'a, 'b> Search<'a, 'b> {
         }
     }
 
-    /// A target loaded from memory by the instruction: a spilled computation, an entry of an absolute table, or a pointer.
+    /// A target loaded from memory by the instruction, which may be the jump: a spilled computation, an entry of an absolute table, or a pointer.
     fn loaded_target(&mut self, at: usize, found: &mut Sources) {
         let instruction = self.instructions[at];
         if is_frame_slot(&instruction) {
