@@ -6,7 +6,7 @@ use crate::elf::Avma;
 use crate::perf::{Collected, GeneratedCode};
 use crate::profile::{Blame, Figures, Profile, Sample, StackId, Stacks, Wait, WaitEvent};
 use crate::report::Frame;
-use crate::symbolize::{Symbolizer, is_dependency, is_std};
+use crate::symbolize::{LockName, Symbolizer, is_dependency, is_std};
 use crate::trace::{HeaderView, Recording, Row, TraceError};
 use crate::wire::locks::Type;
 use crate::wire::plan::{MAGIC, PcMapRow, PlanHeader};
@@ -66,7 +66,8 @@ impl Session {
         };
         for row in all::<LockFiguresRow>(recording, header) {
             let first = stack(&mut profile.stacks, row.first_access);
-            let name = lock_name(&self.symbolizer, row.address, profile.stacks.frames(first));
+            let kind = Type::from_u8(row.lock_type as u8).name();
+            let name = lock_name(&self.symbolizer, row.address, kind, profile.stacks.frames(first));
             profile.locks.push(figures(&row, name));
         }
         for row in all::<WaitTotalRow>(recording, header) {
@@ -132,10 +133,11 @@ fn figures(row: &LockFiguresRow, name: String) -> Figures {
     }
 }
 
-/// A static's name, or the place of the user's code that took it first.
-fn lock_name(symbolizer: &Symbolizer, address: u64, first: &[Frame]) -> String {
-    if let Some(variable) = symbolizer.variable(Avma(address)) {
-        return variable.name;
+/// A static's or field's name, or the place of the user's code that took it first.
+fn lock_name(symbolizer: &Symbolizer, address: u64, kind: &str, first: &[Frame]) -> String {
+    let declared = symbolizer.static_lock(Avma(address), kind).or_else(|| symbolizer.field_lock(first));
+    if let Some(LockName::Declared { name, .. }) = declared {
+        return name;
     }
     let own = first.iter().find(|f| !f.file.is_empty() && !is_std(f) && !is_dependency(f)).or(first.first());
     match own {

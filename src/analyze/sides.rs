@@ -3,7 +3,7 @@
 use super::session::CREATION_FRAMES;
 use crate::elf::Avma;
 use crate::report::{Frame, LockRef, Stack, Thread};
-use crate::symbolize::{Sources, Symbolizer};
+use crate::symbolize::{LockName, Sources, Symbolizer};
 use crate::trace::Recording;
 use crate::wire::recording::*;
 use crate::wire::site::PackedSite;
@@ -143,9 +143,11 @@ impl Context<'_> {
                 Some(access) if row.acquired_at != 0 => self.access_frames(&access),
                 _ => Vec::new(),
             };
+            let (name, type_name) = self.lock_name(row.lock, &acquired);
             locks.push(LockRef {
-                name: self.lock_name(row.lock, &acquired),
+                name,
                 kind: String::new(),
+                type_name,
                 address: format!("{:#x}", row.lock),
                 mode: if row.shared == 0 { "exclusive" } else { "shared" }.to_string(),
                 acquired,
@@ -154,20 +156,26 @@ impl Context<'_> {
         locks
     }
 
-    /// Name of the static that holds an address.
-    pub(super) fn static_name(&self, address: u64) -> Option<String> {
-        let variable = self.symbolizer.variable(Avma(address))?;
-        Some(crate::symbolize::short_name(&variable.name).to_string())
+    /// Name and type of a lock in a static, as far as known. `kind` is the lock's type as the report calls it.
+    pub(super) fn static_lock(&self, address: u64, kind: &str) -> Option<(String, String)> {
+        match self.symbolizer.static_lock(Avma(address), kind)? {
+            LockName::Declared { name, type_name } => Some((name, type_name)),
+            LockName::Source(text) => Some((text, String::new())),
+        }
     }
 
-    /// A static's name, or where the lock was taken.
-    fn lock_name(&self, address: u64, acquired: &[Frame]) -> String {
-        if let Some(variable) = self.symbolizer.variable(Avma(address)) {
-            return crate::symbolize::short_name(&variable.name).to_string();
+    /// Name and type of a static's or field's lock, or where it was taken.
+    fn lock_name(&self, address: u64, acquired: &[Frame]) -> (String, String) {
+        if let Some(named) = self.static_lock(address, "") {
+            return named;
         }
-        match crate::report::place::primary(acquired) {
-            Some(frame) if frame.line > 0 => format!("the lock taken at {}", crate::report::place::place(frame)),
-            _ => format!("the lock at {address:#x}"),
+        let place =
+            crate::report::place::primary(acquired).filter(|frame| frame.line > 0).map(crate::report::place::place);
+        match (self.symbolizer.field_lock(acquired), place) {
+            (Some(LockName::Declared { name, type_name }), _) => (name, type_name),
+            (Some(LockName::Source(text)), Some(place)) => (format!("{text}, taken at {place}"), String::new()),
+            (_, Some(place)) => (format!("the lock taken at {place}"), String::new()),
+            (_, None) => (format!("the lock at {address:#x}"), String::new()),
         }
     }
 }

@@ -270,6 +270,9 @@ pub struct LockRef {
     /// `std::sync::Mutex` and so on; empty where unknown.
     #[serde(default)]
     pub kind: String,
+    /// Its type as Rust writes it, `Mutex<HashMap<u64, Account>>`; empty where debuginfo has no types.
+    #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
+    pub type_name: String,
     /// Run-time address, hexadecimal.
     #[serde(default)]
     pub address: String,
@@ -279,6 +282,13 @@ pub struct LockRef {
     /// Where it was acquired, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acquired: Vec<Frame>,
+}
+
+impl LockRef {
+    /// `ACCOUNTS: Mutex<HashMap<u64, Account>>`, as far as known.
+    pub fn declared(&self) -> String {
+        if self.type_name.is_empty() { self.name.clone() } else { format!("{}: {}", self.name, self.type_name) }
+    }
 }
 
 /// A frame.

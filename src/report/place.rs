@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Finding, Frame, Kind, Location, Report, Stack, Thread};
+use super::{Finding, Frame, Kind, Location, LockRef, Report, Stack, Thread};
 
 /// What formats say about a kind of finding.
 #[derive(Clone, Copy, Debug)]
@@ -169,9 +169,9 @@ pub fn stack_heading(stack: &Stack) -> String {
         ("waiting", None) if stack.lock.is_some() => "waiting for".to_string(),
         (role, None) => role.replace('-', " "),
     };
-    let lock = stack.lock.as_ref().map_or(String::new(), |lock| format!(" {}", lock.name));
+    let lock = stack.lock.as_ref().map_or(String::new(), |lock| format!(" {}", lock.declared()));
     let by = stack.thread.as_ref().map_or(String::new(), |thread| format!(" by {}", thread_name(thread)));
-    let held: Vec<&str> = stack.locks_held.iter().map(|lock| lock.name.as_str()).collect();
+    let held: Vec<String> = stack.locks_held.iter().map(LockRef::declared).collect();
     let held = if held.is_empty() { String::new() } else { format!(", holding {}", held.join(", ")) };
     format!("{what}{lock}{by}{held}")
 }

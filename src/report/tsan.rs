@@ -307,9 +307,9 @@ impl Mutexes {
         for (number, lock) in self.0.iter().enumerate() {
             let address = if lock.address.is_empty() { "0x000000000000" } else { &lock.address };
             if lock.acquired.is_empty() {
-                let _ = writeln!(out, "  Mutex M{number} ({address}) is {}.\n", lock.name);
+                let _ = writeln!(out, "  Mutex M{number} ({address}) is {}.\n", lock.declared());
             } else {
-                let _ = writeln!(out, "  Mutex M{number} ({address}) is {}, acquired at:", lock.name);
+                let _ = writeln!(out, "  Mutex M{number} ({address}) is {}, acquired at:", lock.declared());
                 frame_lines(out, &lock.acquired);
             }
         }

@@ -1,6 +1,7 @@
 //! One module's file: its symbols and its debuginfo.
 
 use super::names::{demangle, shorten_generics};
+use super::types::{At, Types};
 use super::{Variable, variables};
 use crate::elf::Svma;
 use crate::report::Frame;
@@ -28,6 +29,7 @@ pub(super) struct Image {
     dwarf: gimli::Dwarf<Slice>,
     context: Option<addr2line::Context<Slice>>,
     variables: OnceCell<Vec<variables::Declared>>,
+    types: OnceCell<Types>,
 }
 
 impl std::fmt::Debug for Image {
@@ -66,7 +68,7 @@ impl Image {
         let dwarf = || sections.borrow(|section| EndianSlice::new(section, LittleEndian));
         let context = addr2line::Context::from_dwarf(dwarf()).ok();
         let dwarf = dwarf();
-        Ok(Image { functions, statics, dwarf, context, variables: OnceCell::new() })
+        Ok(Image { functions, statics, dwarf, context, variables: OnceCell::new(), types: OnceCell::new() })
     }
 
     /// Frames at a static address, innermost first; empty where neither debuginfo nor symbols know it.
@@ -117,9 +119,32 @@ impl Image {
         Some(frames)
     }
 
+    pub(super) fn dwarf(&self) -> &gimli::Dwarf<Slice> {
+        &self.dwarf
+    }
+
+    pub(super) fn types(&self) -> &Types {
+        self.types.get_or_init(|| Types::new(&self.dwarf))
+    }
+
+    /// Where the unit that has code at `pc` begins in `.debug_info`.
+    pub(super) fn unit_of(&self, pc: Svma) -> Option<At> {
+        let unit = self.context.as_ref()?.find_dwarf_and_unit(pc.0).skip_all_loads()?;
+        unit.header.debug_info_offset().map(|offset| offset.0)
+    }
+
+    fn declared(&self) -> &[variables::Declared] {
+        self.variables.get_or_init(|| variables::declared(&self.dwarf))
+    }
+
+    /// Type of the static that begins at an address.
+    pub(super) fn type_of_static(&self, start: Svma) -> Option<At> {
+        self.declared().iter().find(|variable| variable.address == start.0)?.of
+    }
+
     /// The static at an address.
     pub(super) fn variable(&self, address: Svma) -> Option<Variable> {
-        let declared = self.variables.get_or_init(|| variables::declared(&self.dwarf));
+        let declared = self.declared();
         if let Some(symbol) = find(&self.statics, address.0) {
             let place = declared.iter().find(|variable| variable.address == symbol.start);
             return Some(Variable {

@@ -9,10 +9,14 @@
 //! without names. No input makes it panic.
 
 mod image;
+mod lock_name;
 mod names;
+mod receiver;
 mod source;
+mod types;
 mod variables;
 
+pub use lock_name::LockName;
 pub use names::{is_dependency, is_std, short_name};
 pub use source::Sources;
 
@@ -64,12 +68,18 @@ pub struct Symbolizer {
     /// Folder that file names are made relative to.
     directory: PathBuf,
     frames: RefCell<HashMap<u64, Vec<Frame>>>,
+    sources: RefCell<Sources>,
 }
 
 impl Symbolizer {
     /// A symbolizer without modules. `directory` is where conprof was started.
     pub fn new(directory: &Path) -> Symbolizer {
-        Symbolizer { modules: Vec::new(), directory: directory.to_path_buf(), frames: RefCell::default() }
+        Symbolizer {
+            modules: Vec::new(),
+            directory: directory.to_path_buf(),
+            frames: RefCell::default(),
+            sources: RefCell::new(Sources::new(directory)),
+        }
     }
 
     /// Adds a module; `bias` is run-time minus static address. One that is known already is left alone.

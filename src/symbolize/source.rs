@@ -22,14 +22,21 @@ impl Sources {
         Sources { directory: directory.to_path_buf(), files: HashMap::new() }
     }
 
+    /// A file's lines, if it is there.
+    pub(super) fn lines(&mut self, file: &str) -> Option<&Vec<String>> {
+        if file.is_empty() {
+            return None;
+        }
+        let directory = &self.directory;
+        self.files.entry(file.to_owned()).or_insert_with(|| read(&directory.join(file))).as_ref()
+    }
+
     /// The lines around a frame's line, if the file is there.
     pub fn excerpt(&mut self, frame: &Frame) -> Option<SourceExcerpt> {
         if frame.file.is_empty() || frame.line == 0 {
             return None;
         }
-        let directory = &self.directory;
-        let lines =
-            self.files.entry(frame.file.clone()).or_insert_with(|| read(&directory.join(&frame.file))).as_ref()?;
+        let lines = self.lines(&frame.file)?;
         let line = frame.line as usize;
         if line > lines.len() {
             return None;

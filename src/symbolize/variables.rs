@@ -1,7 +1,11 @@
 //! Statics as debuginfo declares them: address, name, file and line.
 
 use super::image::Slice;
-use gimli::{AttributeValue, DW_AT_decl_file, DW_AT_decl_line, DW_AT_location, DW_AT_name, DW_TAG_variable, Operation};
+use super::types::{At, reference};
+use gimli::{
+    AttributeValue, DW_AT_decl_file, DW_AT_decl_line, DW_AT_location, DW_AT_name, DW_AT_type, DW_TAG_variable,
+    Operation,
+};
 
 /// A static variable of debuginfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub(super) struct Declared {
     pub(super) file: String,
     /// Line; 0 where unknown.
     pub(super) line: u32,
+    /// Its type.
+    pub(super) of: Option<At>,
 }
 
 /// All statics with a fixed address, in the order of debuginfo. Damaged units are skipped from the damage on.
@@ -46,7 +52,8 @@ pub(super) fn declared(dwarf: &gimli::Dwarf<Slice>) -> Vec<Declared> {
                 Some(value) => value.udata_value().and_then(|index| file_name(&unit, index)).unwrap_or_default(),
                 None => String::new(),
             };
-            all.push(Declared { address, size: 0, name, file, line });
+            let of = reference(&unit, entry, DW_AT_type);
+            all.push(Declared { address, size: 0, name, file, line, of });
         }
     }
     all

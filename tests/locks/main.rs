@@ -5,7 +5,8 @@
 //! finding, or `clean`; `allow: possible` permits findings that do not gate; `ends: by itself` says that the program ends
 //! although some of its threads are stuck; `also: KIND` that another kind is found as well; `options:` what
 //! conprof is given, and `lock-row:` a row of the lock catalogue. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
-//! `// NOTIFY`, `// BLOCKED`, `// POLLING` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given.
+//! `// NOTIFY`, `// BLOCKED`, `// POLLING` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given; `NAME | START` says how the name begins
+//! in builds whose debuginfo has no types; a name that ends with `at` is a beginning.
 
 #[path = "../schema/mod.rs"]
 mod schema;
@@ -36,7 +37,18 @@ fn target() -> PathBuf {
 struct Mark {
     line: u32,
     role: String,
-    lock: Option<String>,
+    /// The lock's name, and how it begins without types.
+    lock: Option<(String, Option<String>)>,
+}
+
+impl Mark {
+    fn names(&self, lock: &str, profile: &str) -> bool {
+        match &self.lock {
+            None => true,
+            Some((_, Some(start))) if profile == "release" => lock.starts_with(start),
+            Some((name, _)) => lock == name || name.ends_with(" at") && lock.starts_with(name),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -83,9 +95,13 @@ fn marks(text: &str) -> Vec<Mark> {
     let mut marks = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let Some((_, mark)) = line.rsplit_once("// ") else { continue };
-        let (role, lock) = mark.split_once(": ").map_or((mark, None), |(role, lock)| (role, Some(lock.to_owned())));
+        let (role, lock) = mark.split_once(": ").map_or((mark, None), |(role, lock)| (role, Some(lock)));
         let roles = ["HELD", "WANTED", "WAITING", "WRITE-LOCKED", "NOTIFY", "BLOCKED", "POLLING", "MISUSE"];
         if roles.contains(&role) {
+            let lock = lock.map(|lock| match lock.split_once(" | ") {
+                Some((name, start)) => (name.to_owned(), Some(start.to_owned())),
+                None => (lock.to_owned(), None),
+            });
             marks.push(Mark { line: index as u32 + 1, role: role.to_lowercase(), lock });
         }
     }
@@ -210,7 +226,7 @@ fn check(fixture: &Fixture, profile: &str, folder: &str) -> Result<(), Failed> {
     let report = fs::read_to_string(out.join("report.json")).map_err(|error| format!("{error}\n{said}"))?;
     schema::check(&report)?;
     let report: Report = serde_json::from_str(&report).map_err(|error| error.to_string())?;
-    verdict(fixture, status.code(), &report, &said).map_err(|why| format!("{why}\n{said}").into())
+    verdict(fixture, profile, status.code(), &report, &said).map_err(|why| format!("{why}\n{said}").into())
 }
 
 /// The kinds that a program is about. Races are the business of other tests; programs that show how a lock order or a hang
@@ -227,7 +243,7 @@ fn name(kind: conprof::report::Kind) -> String {
     conprof::report::place::words(kind).name.to_owned()
 }
 
-fn verdict(fixture: &Fixture, code: Option<i32>, report: &Report, said: &str) -> Result<(), String> {
+fn verdict(fixture: &Fixture, profile: &str, code: Option<i32>, report: &Report, said: &str) -> Result<(), String> {
     let found: Vec<&Finding> =
         report.findings.iter().filter(|finding| is_about_locks(fixture.folder, finding)).collect();
     let titles = || found.iter().map(|f| format!("{:?} {:?}: {}", f.confidence, f.kind, f.title)).collect::<Vec<_>>();
@@ -261,11 +277,13 @@ fn verdict(fixture: &Fixture, code: Option<i32>, report: &Report, said: &str) ->
         let suffix = format!("{}.rs", fixture.name);
         let marked = finding.stacks.iter().any(|stack| {
             stack.role == mark.role
-                && mark.lock.as_ref().is_none_or(|lock| stack.lock.as_ref().is_some_and(|l| l.name == *lock))
+                && mark.names(stack.lock.as_ref().map_or("", |lock| &lock.name), profile)
                 && stack.frames.iter().any(|frame| frame.line == mark.line && frame.file.ends_with(&suffix))
         });
         if !marked {
-            return Err(format!("no stack has {mark:?}: {:?}", titles()));
+            let locks: Vec<&str> =
+                finding.stacks.iter().filter_map(|s| s.lock.as_ref()).map(|l| l.name.as_str()).collect();
+            return Err(format!("no stack has {mark:?}: {:?} {locks:?}", titles()));
         }
     }
     if finding.fix.is_empty() || finding.stacks.iter().any(|stack| stack.thread.is_none()) {

@@ -9,6 +9,7 @@ use super::{Describe, Hold, Lock, LockId, LockRules, Locks, Mode, Place};
 use crate::analyze::sides::Context;
 use crate::report::place::{place, primary};
 use crate::report::{Finding, Frame, LockOrder, LockRef, Thread};
+use crate::symbolize::LockName;
 use crate::trace::{HeaderView, Recording};
 use crate::wire::locks::*;
 use crate::wire::recording::{AccessRow, Counter, NO_SITE, Table, ThreadRow};
@@ -31,7 +32,8 @@ pub struct Task {
 pub struct Recorded {
     locks: Vec<LockRow>,
     orders: Vec<OrderRow>,
-    live: Vec<LiveRow>,
+    /// By serial, of the threads that hold, wait or initialise: of ten thousands that came and went there are few.
+    live: BTreeMap<usize, LiveRow>,
     threads: Vec<ThreadRow>,
     has_signal_handlers: bool,
 }
@@ -41,10 +43,17 @@ impl Recorded {
     pub fn read(recording: &Recording) -> Recorded {
         let Ok(header) = recording.header() else { return Recorded::default() };
         let count = |table: Table| header.counts[table as usize];
+        let mut live = BTreeMap::new();
+        recording.rows::<LiveRow>(0, count(Table::Live), |serial, row| {
+            if row.sequence & 1 == 1 || row.hold_count != 0 || row.onces.iter().any(|once| *once != 0) {
+                live.insert(serial as usize, row);
+            }
+            true
+        });
         Recorded {
             locks: recording.collect(0, count(Table::Locks)),
             orders: recording.collect(0, count(Table::Orders)),
-            live: recording.collect(0, count(Table::Live)),
+            live,
             threads: recording.collect(0, count(Table::Threads)),
             has_signal_handlers: header.counter(Counter::SignalHandlers) > 0,
         }
@@ -198,7 +207,7 @@ impl Recorded {
         let mut threads = Vec::new();
         for (serial, row) in self.threads.iter().enumerate() {
             let serial_number = serial as u32;
-            let live = self.live.get(serial);
+            let live = self.live.get(&serial);
             let task = tasks.map(|tasks| tasks.iter().find(|task| task.tid == row.tid));
             let is_gone = row.finished != 0 || row.tid != 0 && task.is_some_and(|task| task.is_none());
             let holds = live.map_or_else(Vec::new, |live| self.holds(serial_number, live));
@@ -206,7 +215,7 @@ impl Recorded {
                 Activity::Ended
             } else {
                 let waits = live.filter(|live| live.sequence & 1 == 1).filter(|live| {
-                    let earlier = before.live.get(serial).is_some_and(|b| b.sequence == live.sequence);
+                    let earlier = before.live.get(&serial).is_some_and(|b| b.sequence == live.sequence);
                     let sleeps = task.is_none_or(|task| task.is_some_and(|task| task.sleeps));
                     earlier && sleeps
                 });
@@ -286,10 +295,10 @@ impl Recorded {
         let waits = |live: &LiveRow| {
             live.sequence & 1 == 1 && live.wait_kind == WaitKind::Once as u32 && live.wait_word == once
         };
-        let runner = self.live.iter().position(|live| inside(live) && !waits(live));
+        let runner = self.live.iter().find(|(_, live)| inside(live) && !waits(live)).map(|(serial, _)| *serial);
         // Nobody else is inside: the one that waits is, further out.
-        let mut all = self.live.iter().enumerate().filter(|(_, live)| inside(live));
-        let alone = all.next().filter(|_| all.next().is_none()).map(|(serial, _)| serial);
+        let mut all = self.live.iter().filter(|(_, live)| inside(live));
+        let alone = all.next().filter(|_| all.next().is_none()).map(|(serial, _)| *serial);
         runner.or(alone).map(|serial| serial as u32)
     }
 
@@ -310,13 +319,13 @@ impl Recorded {
                 caused_ns: row.total_ns,
             })
         });
-        let lasting = self.live.iter().enumerate().filter_map(|(serial, live)| {
+        let lasting = self.live.iter().filter_map(|(serial, live)| {
             let kind = WaitKind::from_u32(live.wait_kind);
             let waits = live.sequence & 1 == 1 && matches!(kind, WaitKind::Lock | WaitKind::Shared);
             let lock = self.locks.get(live.wait_lock as usize).filter(|_| waits && live.wait_lock != 0)?;
             let taken = figures.iter().rev().find(|row| row.address == lock.address)?.acquisitions;
             Some(Lasting {
-                thread: serial as u32,
+                thread: *serial as u32,
                 lock: LockId(live.wait_lock),
                 mode: if kind == WaitKind::Shared { Mode::Shared } else { Mode::Exclusive },
                 place: Place(live.wait_access),
@@ -339,7 +348,7 @@ impl Recorded {
 
     /// Whether someone waits for something that could be part of a deadlock; cheap, asked at every poll.
     pub fn has_waiters(&self) -> bool {
-        self.live.iter().any(|live| live.sequence & 1 == 1 && live.wait_timed == 0)
+        self.live.values().any(|live| live.sequence & 1 == 1 && live.wait_timed == 0)
     }
 
     /// Number of rows in the order log.
@@ -382,16 +391,26 @@ fn hold(row: &HoldRow) -> Hold {
     Hold { lock: LockId(row.lock), mode, place: Place(row.access) }
 }
 
+/// Places that locks of one name may first be taken at, where they are numbered.
+const PLACES_OF_A_NAME: usize = 64;
+
 /// Names threads, places and locks of a recording.
 pub(in crate::analyze) struct Names<'a, 'c> {
     context: RefCell<&'a mut Context<'c>>,
     locks: Vec<LockRow>,
     frames: RefCell<HashMap<Place, Vec<Frame>>>,
+    /// Fields by the place of a first acquisition.
+    fields: RefCell<HashMap<u32, Option<LockName>>>,
 }
 
 impl<'a, 'c> Names<'a, 'c> {
     pub(in crate::analyze) fn new(context: &'a mut Context<'c>, recorded: &Recorded) -> Names<'a, 'c> {
-        Names { context: RefCell::new(context), locks: recorded.locks.clone(), frames: RefCell::default() }
+        Names {
+            context: RefCell::new(context),
+            locks: recorded.locks.clone(),
+            frames: RefCell::default(),
+            fields: RefCell::default(),
+        }
     }
 
     /// The line of the program at a place.
@@ -403,6 +422,54 @@ impl<'a, 'c> Names<'a, 'c> {
         Some(hasher.finish())
     }
 
+    /// Name and type of a lock that lies in no static: of the field that it was first taken through, or that place.
+    fn name_by_acquisition(&self, row: &LockRow) -> (String, String) {
+        let kind = lock_type(row).name();
+        let field = self.field(row.first_access);
+        let number = self.number(row, field.as_ref());
+        let number = if number > 0 { format!(" (no. {number})") } else { String::new() };
+        let frames = self.frames(Place(row.first_access));
+        let first = primary(&frames).filter(|frame| frame.line > 0);
+        match (field, first) {
+            (Some(LockName::Declared { name, type_name }), _) => (format!("{name}{number}"), type_name),
+            (Some(LockName::Source(text)), Some(frame)) => {
+                let file = frame.file.rsplit('/').next().unwrap_or_default();
+                (format!("{text}, first taken at {file}:{}{number}", frame.line), String::new())
+            }
+            (_, Some(frame)) => (format!("{kind} first taken at {}{number}", place(frame)), String::new()),
+            (_, None) => (format!("{kind} at {:#x}", row.address), String::new()),
+        }
+    }
+
+    /// The field that a lock was taken through at a place.
+    fn field(&self, access: u32) -> Option<LockName> {
+        if let Some(known) = self.fields.borrow().get(&access) {
+            return known.clone();
+        }
+        let frames = self.frames(Place(access));
+        let field = self.context.borrow().symbolizer.field_lock(&frames);
+        self.fields.borrow_mut().insert(access, field.clone());
+        field
+    }
+
+    /// The lock's number, from 1, among those that would have the same name; 0 where it is the only one.
+    fn number(&self, row: &LockRow, field: Option<&LockName>) -> usize {
+        let mut places = vec![row.first_access];
+        if let Some(LockName::Declared { .. }) = field {
+            // Only locks that the log names can be told of together with this one.
+            for other in self.locks.iter().filter(|other| other.lock_type & LOCK_REFERENCED != 0) {
+                let is_new = places.len() < PLACES_OF_A_NAME && !places.contains(&other.first_access);
+                if is_new && lock_type(other) == lock_type(row) && self.field(other.first_access).as_ref() == field {
+                    places.push(other.first_access);
+                }
+            }
+        }
+        let same = |other: &&LockRow| places.contains(&other.first_access) && lock_type(other) == lock_type(row);
+        let of_name: Vec<u64> = self.locks.iter().filter(same).map(|other| other.address).collect();
+        let position = of_name.iter().position(|address| *address == row.address).unwrap_or(0);
+        if of_name.len() > 1 { position + 1 } else { 0 }
+    }
+
     /// What locks first taken at one place have in common.
     fn class_key(&self, row: &LockRow) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -411,7 +478,7 @@ impl<'a, 'c> Names<'a, 'c> {
             Some(frame) => frame.module_offset.hash(&mut hasher),
             None => row.address.hash(&mut hasher),
         }
-        if let Some(name) = self.context.borrow().static_name(row.address) {
+        if let Some((name, _)) = self.context.borrow().static_lock(row.address, lock_type(row).name()) {
             name.hash(&mut hasher);
         }
         hasher.finish()
@@ -442,25 +509,15 @@ impl Describe for Names<'_, '_> {
         let Some(row) = self.locks.get(lock.0 as usize).copied() else {
             return LockRef { name: format!("lock {}", lock.0), ..LockRef::default() };
         };
-        let by_static = self.context.borrow().static_name(row.address);
-        let name = by_static.unwrap_or_else(|| {
-            let frames = self.frames(Place(row.first_access));
-            match primary(&frames) {
-                Some(frame) if frame.line > 0 => {
-                    // Several locks may first be taken at one place.
-                    let same =
-                        |other: &&LockRow| other.first_access == row.first_access && other.lock_type == row.lock_type;
-                    let of_place: Vec<u64> = self.locks.iter().filter(same).map(|other| other.address).collect();
-                    let number = of_place.iter().position(|address| *address == row.address).unwrap_or(0) + 1;
-                    let number = if of_place.len() > 1 { format!(" (no. {number})") } else { String::new() };
-                    format!("{} first taken at {}{number}", lock_type(&row).name(), place(frame))
-                }
-                _ => format!("{} at {:#x}", lock_type(&row).name(), row.address),
-            }
-        });
+        let by_static = self.context.borrow().static_lock(row.address, lock_type(&row).name());
+        let (name, type_name) = match by_static {
+            Some(named) => named,
+            None => self.name_by_acquisition(&row),
+        };
         LockRef {
             name,
             kind: lock_type(&row).name().to_owned(),
+            type_name,
             address: format!("{:#x}", row.address),
             mode: String::new(),
             acquired: Vec::new(),

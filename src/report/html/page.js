@@ -187,12 +187,13 @@
 
   function side(stack) {
     const bytes = stack.size ? " of " + stack.size + (stack.size === 1 ? " byte" : " bytes") : "";
-    const lock = stack.lock ? " " + stack.lock.name : "";
+    const declared = (lock) => lock.name + (lock.type ? ": " + lock.type : "");
+    const lock = stack.lock ? " " + declared(stack.lock) : "";
     const title = stack.role.replaceAll("-", " ") + bytes + lock + (stack.thread ? " by " + threadName(stack.thread) : "");
     const list = frames(stack.frames);
     const created = stack.thread ? frames(stack.thread.created_at) : [];
     const held = (stack.locks_held || []).map((held) => make("details", {},
-      make("summary", {}, "holds " + held.name + (held.mode === "shared" ? " (shared)" : "")), stackList(frames(held.acquired), false)));
+      make("summary", {}, "holds " + declared(held) + (held.mode === "shared" ? " (shared)" : "")), stackList(frames(held.acquired), false)));
     return make("div", { class: "side" }, make("h3", {}, title),
       list.length ? stackList(list, true) : make("p", { class: "faint" }, "No stack: " + (stack.lost || "not recorded")),
       held, stack.locks_held && !stack.locks_held.length && stack.size ? make("p", { class: "faint" }, "holds no lock") : null,
