@@ -241,7 +241,7 @@ pub(super) fn end(state: &mut ThreadState, lock: u32, call: &Call, site: u32, to
     let Some(meter) = meter(lock) else { return 0 };
     let now = record::time_ns();
     meter.advance(now, -1);
-    let access = check::place(state, site);
+    let access = super::uncontended::access(state, site);
     if took {
         state.lock.waited = true;
         if let Some((_, row)) = meter.figures(lock) {
@@ -408,7 +408,7 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, shares: bo
     }
     if caused != 0 {
         if let Some((number, _)) = meter.figures(lock) {
-            let released_access = check::place(state, site);
+            let released_access = super::uncontended::access(state, site);
             add_blame(state.serial, number, meter.access.load(Ordering::Relaxed), released_access, caused);
         }
     }

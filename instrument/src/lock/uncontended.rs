@@ -24,6 +24,7 @@ use crate::check;
 use crate::stubs::{self, Saved};
 use crate::thread::ThreadState;
 use conprof_wire::locks::{HoldRow, LiveRow, LockRow};
+use conprof_wire::recording::NO_SITE;
 use conprof_wire::state::{GUARD, OWNER_FS, RED_ZONE, SIGNALS_PENDING};
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -142,6 +143,14 @@ pub(super) fn place(state: &mut ThreadState, site: u32) -> Place {
         }
     }
     place
+}
+
+/// The access row of where a site is, without a walk where that is known.
+pub(super) fn access(state: &mut ThreadState, site: u32) -> u32 {
+    if site == NO_SITE || check::is_on(state) {
+        return check::place(state, site);
+    }
+    place(state, site).access
 }
 
 /// Notes an acquisition that has just been made at a place, as the thread's latest hold.

@@ -13,6 +13,7 @@ use crate::thread::ThreadState;
 use conprof_wire::plan::{UNWIND_RBP, UNWIND_RSP, UnwindRow};
 use conprof_wire::recording::{AccessRow, NO_SITE};
 use conprof_wire::state::{Frame, RED_ZONE};
+use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
 /// Frames that are followed.
@@ -22,14 +23,15 @@ const DEPTH: usize = 192;
 #[cold]
 #[inline(never)]
 pub fn place(state: &mut ThreadState, site: u32) -> u32 {
-    let mut addresses = [0u64; DEPTH];
+    let mut addresses = [const { MaybeUninit::<u64>::uninit() }; DEPTH];
     let len = if plan::unwind_rows().is_empty() { 0 } else { walk(state, site, &mut addresses) };
     let mut node = 0;
     if len == 0 {
         node = state.context();
     }
     for address in addresses.get(..len).unwrap_or_default().iter().rev() {
-        node = record::context::node(node, *address);
+        // SAFETY: `walk` has written as many as it says.
+        node = record::context::node(node, unsafe { address.assume_init() });
     }
     let slot = state.serial as u16;
     record::context::access(&AccessRow { site, node, lock_set: 0, slot, interposed: 0 })
@@ -50,11 +52,11 @@ fn at_site(state: &ThreadState, site: u32) -> (u64, u64, u64) {
 }
 
 /// Return addresses from the innermost frame on; how many.
-fn walk(state: &ThreadState, site: u32, addresses: &mut [u64; DEPTH]) -> usize {
+fn walk(state: &ThreadState, site: u32, addresses: &mut [MaybeUninit<u64>; DEPTH]) -> usize {
     let mut len = 0;
     let mut add = |address: u64| {
         if let Some(place) = addresses.get_mut(len) {
-            *place = address;
+            place.write(address);
             len += 1;
             return true;
         }
