@@ -42,6 +42,7 @@ pub fn lock(name: &str, address: &str, line: u32) -> LockRef {
     LockRef {
         name: name.to_owned(),
         kind: "std::sync::Mutex".to_owned(),
+        type_name: String::new(),
         address: address.to_owned(),
         mode: "exclusive".to_owned(),
         acquired: vec![frame("app::with_lock", "src/locks.rs", line)],
