@@ -2,13 +2,13 @@
 
 use super::advice;
 use super::fingerprint::{fingerprint, normalised};
-use super::sides::{Context, SIDE_WRITE};
+use super::sides::{Context, SIDE_FREE, SIDE_NEIGHBOUR, SIDE_WRITE};
 use crate::elf::Avma;
 use crate::report::place::primary;
 use crate::report::{Confidence, Finding, Kind, Location, SeenIn, Stack};
 use crate::wire::plan::{FLAG_NO_RACES, FLAG_SYNC_SITE_LOST};
 use crate::wire::recording::*;
-use crate::wire::site::SiteFlags;
+use crate::wire::site::{PackedSite, SiteFlags};
 
 /// What is known of the whole run that bears on every race's confidence.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,18 +97,10 @@ fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts<'_>) -> (
         notes.push(why.to_string());
     };
     for side in [&row.current, &row.previous] {
-        let Some(site) = context.access(side).and_then(|access| context.site(&access)) else { continue };
-        if site.flags().has(SiteFlags::SPECULATIVE) && side.flags & SIDE_WRITE == 0 {
-            lower(
-                Confidence::Possible,
-                "only possible: the compiler may have made this read up, and the program may not use its value",
-            );
-        }
-        if site.flags().has(SiteFlags::FOREIGN) {
-            lower(
-                Confidence::Likely,
-                "likely: one side is C or C++ code, where atomic accesses can't be told from plain ones for certain",
-            );
+        let access = context.access(side);
+        let site = access.as_ref().and_then(|access| context.site(access));
+        for (to, why) in doubts(side, access.is_some(), site) {
+            lower(to, why);
         }
     }
     if row.flags & 1 != 0 || facts.sync_objects_lost > 0 {
@@ -127,6 +119,43 @@ fn confidence(context: &Context<'_>, row: &FindingRow, facts: RunFacts<'_>) -> (
     }
     notes.dedup();
     (confidence, notes)
+}
+
+/// What an access's instruction leaves to doubt. `is_known` says whether there is an access row for it, `site` is its instruction, if it
+/// is one of the program's own.
+///
+/// Shadow memory may hold several accesses of a thread to bytes of a granule under the id of the last one. That one is the access
+/// if it is as long as all of them are together.
+fn doubts(side: &SideRow, is_known: bool, site: Option<PackedSite>) -> Vec<(Confidence, &'static str)> {
+    let mut doubts = Vec::new();
+    let has = |flag| site.is_some_and(|site| site.flags().has(flag));
+    let is_read = side.flags & (SIDE_WRITE | SIDE_FREE) == 0;
+    let is_neighbour =
+        is_known && side.flags & SIDE_NEIGHBOUR != 0 && site.is_none_or(|site| site.size() < side.size as usize);
+    if is_neighbour {
+        doubts.push((
+            Confidence::Confirmed,
+            "the earlier access's stack may be that of another access of its thread, to bytes beside it",
+        ));
+    }
+    if is_read && (!is_known || is_neighbour) {
+        doubts.push((
+            Confidence::Possible,
+            "only possible: which instruction read is not known, and the compiler may have made that read up",
+        ));
+    } else if is_read && has(SiteFlags::SPECULATIVE) {
+        doubts.push((
+            Confidence::Possible,
+            "only possible: the compiler may have made this read up, and the program may not use its value",
+        ));
+    }
+    if has(SiteFlags::FOREIGN) {
+        doubts.push((
+            Confidence::Likely,
+            "likely: one side is C or C++ code, where atomic accesses can't be told from plain ones for certain",
+        ));
+    }
+    doubts
 }
 
 /// Adds a finding to a list in which each fingerprint occurs once.
@@ -200,6 +229,7 @@ fn is_part_of(partial: &Finding, whole: &Finding) -> bool {
 mod tests {
     use super::*;
     use crate::report::Frame;
+    use crate::wire::site::{Class, Order};
 
     fn side(function: &str, line: u32, module: &str) -> Stack {
         let frame = Frame {
@@ -237,6 +267,26 @@ mod tests {
             waits_for: Vec::new(),
             location: Some(location),
             notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_read_that_may_be_made_up_is_only_possible() {
+        let least = |flags, size, is_known, site| {
+            let side = SideRow { thread: 1, access: 1, address: 0x1000, size, flags, epoch: 1 };
+            doubts(&side, is_known, site).into_iter().map(|(to, _)| to).min()
+        };
+        let site = |flags| Some(PackedSite::new(Class::Read, Order::Unknown, SiteFlags(flags), 4));
+        let (plain, speculative) = (site(0), site(SiteFlags::SPECULATIVE));
+        assert_eq!(least(0, 4, true, plain), None);
+        assert_eq!(least(0, 4, true, None), None, "the C library asked for what it reads");
+        assert_eq!(least(0, 4, true, speculative), Some(Confidence::Possible));
+        assert_eq!(least(0, 4, false, None), Some(Confidence::Possible), "it may be any read");
+        assert_eq!(least(SIDE_NEIGHBOUR, 4, true, plain), None, "it covers what was read beside it");
+        assert_eq!(least(SIDE_NEIGHBOUR, 8, true, plain), Some(Confidence::Possible), "it may be the read of the rest");
+        for flags in [SIDE_WRITE, SIDE_WRITE | SIDE_FREE] {
+            assert_eq!(least(flags, 4, false, None), None, "no write is made up");
+            assert_eq!(least(flags | SIDE_NEIGHBOUR, 8, true, plain), Some(Confidence::Confirmed), "only a note");
         }
     }
 

@@ -12,6 +12,7 @@ use crate::wire::site::PackedSite;
 pub(super) const SIDE_WRITE: u32 = 1;
 pub(super) const SIDE_ATOMIC: u32 = 2;
 pub(super) const SIDE_FREE: u32 = 4;
+pub(super) const SIDE_NEIGHBOUR: u32 = 8;
 
 /// What turning rows into stacks needs.
 pub(super) struct Context<'a> {

@@ -311,7 +311,8 @@ pub struct SideRow {
     pub address: u64,
     /// Bytes.
     pub size: u32,
-    /// Bit 0: write; bit 1: atomic; bit 2: free.
+    /// Bit 0: write; bit 1: atomic; bit 2: free; bit 3: the access row may be that of another access of the thread, to bytes
+    /// beside it.
     pub flags: u32,
     /// The thread's epoch at the access.
     pub epoch: u64,
