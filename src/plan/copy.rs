@@ -317,7 +317,7 @@ impl Copier<'_> {
             _ => false,
         };
         // A slow path that takes a lock exchanges the word as well.
-        if !exchanges || self.lock_function.is_some() {
+        if !exchanges || self.operation().is_some_and(Operation::is_on_word) {
             return 0;
         }
         lock_bits(Operation::MayUnlock, Success::Always, Type::Unknown)
@@ -366,10 +366,14 @@ impl Copier<'_> {
         }
     }
 
+    /// The lock operation that the function as a whole is.
+    fn operation(&self) -> Option<Operation> {
+        self.marks.functions.get(&self.function.start.0).copied().and_then(operation_of)
+    }
+
     /// A jump out of a function whose operation has no outcome: the function jumped to returns in its place.
     fn is_end_of_poll(&self, instruction: &Instruction) -> bool {
-        let operation = self.marks.functions.get(&self.function.start.0).copied().and_then(operation_of);
-        if !matches!(operation, Some(Operation::Poll | Operation::PollRoot | Operation::Idle)) {
+        if !matches!(self.operation(), Some(Operation::Poll | Operation::PollRoot | Operation::Idle)) {
             return false;
         }
         match instruction.flow_control() {

@@ -314,7 +314,8 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
     let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
     let Ok(context) = addr2line::Context::from_dwarf(dwarf) else { return marks };
     for function in &scan.functions {
-        if marks.functions.contains_key(&function.start.0) {
+        let operation = marks.functions.get(&function.start.0).copied().and_then(operation_of);
+        if operation.is_some_and(Operation::is_on_word) {
             // The function as a whole is the operation.
             continue;
         }

@@ -84,6 +84,12 @@ impl Operation {
         )
     }
 
+    /// Whether a function that is this operation makes it on the lock's word by itself. Other functions (a channel's `recv`, the poll of
+    /// a task) take and give up locks like any code.
+    pub const fn is_on_word(self) -> bool {
+        self.takes() || self.gives_up() || matches!(self, Operation::WaitCondvar)
+    }
+
     /// Whether it shares.
     pub const fn shares(self) -> bool {
         matches!(self, Operation::LockShared | Operation::TryShared | Operation::UnlockShared)
