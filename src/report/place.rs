@@ -122,12 +122,20 @@ pub fn is_own_source(file: &str) -> bool {
     !file.is_empty() && !file.starts_with("/usr/") && !FOREIGN.iter().any(|part| file.contains(part))
 }
 
+/// Whether a file of std is about atomics and locks themselves, so that its lines say nothing about who uses them.
+fn is_primitive(file: &str) -> bool {
+    const PRIMITIVES: [&str; 4] =
+        ["/core/src/sync/", "/core/src/intrinsics/", "/std/src/sys/sync/", "/std/src/sync/poison"];
+    PRIMITIVES.iter().any(|part| file.contains(part))
+}
+
 /// The frame that stands for a stack: the innermost one in the user's own sources, else the innermost one with
-/// a line, else the innermost one.
+/// a line that is not of a lock's or atomic's own code, else the innermost one with a line, else the innermost one.
 pub fn primary(frames: &[Frame]) -> Option<&Frame> {
     frames
         .iter()
         .find(|frame| is_own_source(&frame.file) && frame.line > 0)
+        .or_else(|| frames.iter().find(|frame| frame.line > 0 && !is_primitive(&frame.file)))
         .or_else(|| frames.iter().find(|frame| frame.line > 0))
         .or_else(|| frames.first())
 }
@@ -335,4 +343,25 @@ pub fn strip_path_prefix(report: &mut Report, prefix: &str) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_without_own_sources_is_named_by_who_uses_the_lock() {
+        let frame = |file: &str, line| Frame { file: file.to_owned(), line, ..Frame::default() };
+        let std = [
+            frame("/rustc/0/library/core/src/sync/atomic.rs", 3975),
+            frame("/rustc/0/library/std/src/sys/sync/mutex/futex.rs", 32),
+            frame("/rustc/0/library/std/src/sync/poison/mutex.rs", 492),
+            frame("/rustc/0/library/test/src/lib.rs", 637),
+            frame("/rustc/0/library/std/src/panicking.rs", 581),
+        ];
+        assert_eq!(primary(&std).map(|frame| frame.line), Some(637));
+        assert_eq!(primary(&std[..3]).map(|frame| frame.line), Some(3975));
+        let own = [&std[..], &[frame("src/main.rs", 7)]].concat();
+        assert_eq!(primary(&own).map(|frame| frame.line), Some(7));
+    }
 }
