@@ -10,7 +10,7 @@ use crate::report::{
     Coverage, DegradedCheck, Exit, Finding, Kind, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict,
 };
 use crate::symbolize::{Sources, Symbolizer};
-use crate::trace::{HeaderView, Recording, RunRecord, TraceError};
+use crate::trace::{HeaderView, Recording, RunRecord, ThreadRows, TraceError};
 use crate::wire::incident::IncidentRow;
 use crate::wire::locks::LiveRow;
 use crate::wire::recording::*;
@@ -42,6 +42,9 @@ pub struct Session {
     pub(super) run: RunRecord,
     pub(super) symbolizer: Symbolizer,
     sources: Option<Sources>,
+    rows: ThreadRows,
+    /// The same at the latest look for waits, which comes far more often.
+    alive: ThreadRows,
     pub(super) threads: Vec<Thread>,
     slots: Vec<u32>,
     /// Nodes of the stacks that created the threads, by serial.
@@ -73,6 +76,8 @@ impl Session {
             run,
             symbolizer,
             sources,
+            rows: ThreadRows::default(),
+            alive: ThreadRows::default(),
             threads: Vec::new(),
             slots: Vec::new(),
             births: Vec::new(),
@@ -124,14 +129,14 @@ impl Session {
     }
 
     /// The waits of threads now, as (serial, number of the wait), of those that no time limit ends.
-    pub fn waiters(&self) -> Vec<(u32, u64)> {
+    pub fn waiters(&mut self) -> Vec<(u32, u64)> {
         let Ok(header) = self.recording.header() else { return Vec::new() };
+        self.alive.refresh(&self.recording, header.counts[Table::Threads as usize]);
         let mut waiters = Vec::new();
-        self.recording.rows::<LiveRow>(0, header.counts[Table::Live as usize], |serial, live| {
+        self.recording.rows_at(self.alive.running(), |serial, live: LiveRow| {
             if live.sequence & 1 == 1 && live.wait_timed == 0 {
                 waiters.push((serial as u32, live.sequence));
             }
-            true
         });
         waiters
     }
@@ -269,28 +274,36 @@ impl Session {
             let path = if path.is_empty() { self.run.program.clone() } else { PathBuf::from(path) };
             self.symbolizer.add_module(path, row.bias, (row.start, row.end));
         }
-        let rows: Vec<ThreadRow> = self.recording.collect(0, header.counts[Table::Threads as usize]);
-        let main_name = rows.first().map(|row| row.name).unwrap_or_default();
-        self.slots = rows.iter().map(|row| row.slot).collect();
-        self.births = rows.iter().map(|row| row.created_at).collect();
-        let mut known = std::mem::take(&mut self.threads);
-        for (serial, row) in rows.iter().enumerate() {
+        let main_name = |rows: &ThreadRows| rows.all().first().map(|row| row.name);
+        let named_before = main_name(&self.rows);
+        let mut looked = self.rows.refresh(&self.recording, header.counts[Table::Threads as usize]);
+        let main_name = main_name(&self.rows);
+        if main_name != named_before {
+            // Threads that are called as the main one have no name of their own.
+            looked = (0..self.rows.all().len() as u64).collect();
+        }
+        for serial in looked {
+            let index = serial as usize;
+            let Some(row) = self.rows.all().get(index).copied() else { continue };
+            set(&mut self.slots, index, row.slot);
+            set(&mut self.births, index, row.created_at);
             // A thread's creation does not change, and symbolising it is the costly part.
-            let created_at = match known.get_mut(serial) {
+            let created_at = match self.threads.get_mut(index) {
                 Some(thread) if thread.tid == row.tid => std::mem::take(&mut thread.created_at),
-                _ if serial < CREATIONS => self.context(&header).creation_with_sources(serial as u32),
+                _ if index < CREATIONS => self.context(&header).creation_with_sources(serial as u32),
                 _ => Vec::new(),
             };
-            self.threads.push(Thread {
+            let thread = Thread {
                 serial: serial as u32,
                 tid: row.tid,
-                name: if serial > 0 && row.name == main_name { String::new() } else { thread_name(row) },
+                name: if serial > 0 && Some(row.name) == main_name { String::new() } else { thread_name(&row) },
                 created_by: (row.creator != u32::MAX).then_some(row.creator),
                 created_at,
                 start_ns: None,
                 end_ns: None,
                 running: row.finished == 0 && header.phase != Phase::Exiting as u32,
-            });
+            };
+            set(&mut self.threads, index, thread);
         }
         Ok(header)
     }
@@ -427,6 +440,14 @@ impl Session {
             ("events dropped", header.dropped[Table::Events as usize]),
         ];
         named.into_iter().filter(|(_, value)| *value > 0).map(|(name, value)| (name.to_string(), value)).collect()
+    }
+}
+
+/// Sets an element, which is at most the one after the last.
+fn set<T>(all: &mut Vec<T>, index: usize, value: T) {
+    match all.get_mut(index) {
+        Some(place) => *place = value,
+        None => all.push(value),
     }
 }
 

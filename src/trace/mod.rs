@@ -7,8 +7,10 @@
 mod reader;
 mod rows;
 mod run_record;
+mod threads;
 
 pub(crate) use reader::ROW_SIZES;
 pub use reader::{HeaderView, MAX_DEPTH, Recording, TraceError};
 pub use rows::Row;
 pub use run_record::{LOCK, RECORDING, RUN_RECORD, RunRecord};
+pub use threads::ThreadRows;

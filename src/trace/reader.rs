@@ -251,6 +251,18 @@ impl Recording {
         }
     }
 
+    /// Calls `visit` with the rows at these indices, which ascend, as far as they can be read.
+    pub fn rows_at<R: Row>(&self, indices: &[u64], mut visit: impl FnMut(u64, R)) {
+        for run in indices.chunk_by(|one, next| one + 1 == *next) {
+            if let [first, ..] = *run {
+                self.rows(first, first.saturating_add(run.len() as u64), |index, row| {
+                    visit(index, row);
+                    true
+                });
+            }
+        }
+    }
+
     /// The rows `from..to`, collected.
     pub fn collect<R: Row>(&self, from: u64, to: u64) -> Vec<R> {
         let mut all = Vec::new();
