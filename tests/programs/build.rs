@@ -10,7 +10,14 @@ use std::process::Command;
 const TOOLS: &[(&str, &str, &str)] = &[("rg", "ripgrep", "15.2.0"), ("fd", "fd-find", "10.5.0")];
 
 /// Crates whose tests run: package, version.
-const CRATES: &[(&str, &str)] = &[("crossbeam-channel", "0.5.17"), ("parking_lot", "0.12.5"), ("dashmap", "6.2.1")];
+const CRATES: &[(&str, &str)] = &[
+    ("crossbeam-channel", "0.5.17"),
+    ("crossbeam-deque", "0.8.8"),
+    ("crossbeam-utils", "0.8.23"),
+    ("once_cell", "1.21.4"),
+    ("parking_lot", "0.12.5"),
+    ("dashmap", "6.2.1"),
+];
 
 /// A tool's program, with line tables and not stripped.
 pub fn tool(name: &str) -> Result<PathBuf, String> {
