@@ -12,7 +12,7 @@ use crate::report::{
 use crate::symbolize::{Sources, Symbolizer};
 use crate::trace::{HeaderView, Recording, RunRecord, ThreadRows, TraceError};
 use crate::wire::incident::IncidentRow;
-use crate::wire::locks::LiveRow;
+use crate::wire::locks::{LiveRow, TaskRow, WAKERS_UNKNOWN};
 use crate::wire::recording::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -138,6 +138,13 @@ impl Session {
                 waiters.push((serial as u32, live.sequence));
             }
         });
+        self.recording.rows::<TaskRow>(0, header.counts[Table::Tasks as usize], |index, task| {
+            let waits = task.waits.iter().any(|wait| wait.future != 0);
+            if waits && task.state == 0 && task.wakers != WAKERS_UNKNOWN {
+                waiters.push((index as u32 | place::FIRST_TASK, task.sequence));
+            }
+            true
+        });
         waiters
     }
 
@@ -209,9 +216,11 @@ impl Session {
             self.looked = Recorded::read(&self.recording);
         }
         let snapshot = recorded.snapshot(&self.looked, tasks, now_ns);
+        let before = std::mem::take(&mut self.looked);
         let mut context = self.context(&header);
         let names = Names::new(&mut context, &recorded);
         let mut hang = recorded.hang(&snapshot, &names);
+        hang.findings.extend(recorded.task_deadlocks(&before, now_ns, &names));
         self.looked = recorded;
         hang.findings.retain(|finding| if finding.kind == Kind::Deadlock { deadlock } else { lost });
         for finding in &hang.findings {

@@ -3,7 +3,7 @@
 use crate::trace::{ROW_SIZES, Row};
 use crate::wire::VERSION;
 use crate::wire::incident::IncidentRow;
-use crate::wire::locks::{LiveRow, LockRow, OrderRow};
+use crate::wire::locks::{LiveRow, LockRow, OrderRow, TaskRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::fs::File;
@@ -50,6 +50,9 @@ fn capacities(options: &RecordingOptions) -> [u64; TABLE_COUNT] {
     rows[Table::Sites as usize] = sites;
     if options.config & CONFIG_LOCKS != 0 {
         rows[Table::Locks as usize] = (options.max_bytes / 64 / LockRow::SIZE as u64).clamp(1024, 1 << 17);
+        // A task's row has the number of its row among the locks.
+        let tasks = options.max_bytes / 32 / TaskRow::SIZE as u64;
+        rows[Table::Tasks as usize] = tasks.clamp(256, 1 << 15).min(rows[Table::Locks as usize]);
         rows[Table::Live as usize] = (options.max_bytes / 64 / LiveRow::SIZE as u64).clamp(256, 1 << 14).min(threads);
         rows[Table::Orders as usize] = (options.max_bytes / 32 / OrderRow::SIZE as u64).clamp(1024, 1 << 16);
     }

@@ -436,7 +436,7 @@ pub(crate) fn synchronising(
     let unknown = matches!(class, Class::UnknownLoad | Class::UnknownStore | Class::UnknownRmw);
     let always = !unknown || packed.flags().has(SiteFlags::RELEASE_ALWAYS);
     let released = match lock {
-        Some(lock) if lock.gives_up() => Some(Entry::LockReleased),
+        Some(lock) if lock.gives_up() || lock == Operation::CountPermits => Some(Entry::LockReleased),
         // With the order of atomics tracked, the runtime sees a possible unlock there.
         Some(Operation::MayUnlock) if !orders => Some(Entry::LockMayRelease),
         _ => None,

@@ -213,7 +213,7 @@ impl Copier<'_> {
             return;
         }
         let returns = instruction.flow_control() == FlowControl::Return || self.is_end_of_poll(instruction);
-        if let Some(site) = self.lock_function.filter(|_| returns) {
+        if let Some(site) = self.lock_function.filter(|_| returns && !self.is_told_at_entry()) {
             checks::call_without_address(self.em, pc, Entry::LockReturn, site);
         }
         if self.tactic == Tactic::Races && instruction.is_jmp_near_indirect() && imports.takes_address(instruction) {
@@ -371,9 +371,14 @@ impl Copier<'_> {
         self.marks.functions.get(&self.function.start.0).copied().and_then(operation_of)
     }
 
+    /// The function is a lock operation whose end tells nothing.
+    fn is_told_at_entry(&self) -> bool {
+        self.operation().is_some_and(Operation::is_told_at_entry)
+    }
+
     /// A jump out of a function whose operation has no outcome: the function jumped to returns in its place.
     fn is_end_of_poll(&self, instruction: &Instruction) -> bool {
-        if !matches!(self.operation(), Some(Operation::Poll | Operation::PollRoot | Operation::Idle)) {
+        if !self.operation().is_some_and(Operation::may_end_by_jump) {
             return false;
         }
         match instruction.flow_control() {

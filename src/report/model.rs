@@ -241,7 +241,7 @@ pub struct SeenIn {
 /// A stack with what it stands for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stack {
-    /// `write`, `read`, `atomic-write`, `atomic-read`, `free`, `held`, `wanted`, `waiting`, `allocated`, `created`, `acquired` ...
+    /// `write`, `read`, `atomic-write`, `atomic-read`, `free`, `held`, `wanted`, `waiting`, `allocated`, `created`, `acquired`, `spawned` ...
     pub role: String,
     /// Whose stack it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -325,7 +325,8 @@ pub struct SourceExcerpt {
 /// A thread.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Thread {
-    /// conprof's number for it, in order of creation; 0 is the main thread.
+    /// conprof's number for it, in order of creation; 0 is the main thread, and from [`FIRST_TASK`](super::place::FIRST_TASK) on
+    /// it is a task of an async runtime.
     pub serial: u32,
     /// Kernel thread id.
     pub tid: u32,

@@ -161,9 +161,13 @@ pub fn place(frame: &Frame) -> String {
     }
 }
 
+/// Serials from here on are not threads but tasks of an async runtime, whose names say all.
+pub const FIRST_TASK: u32 = 1 << 31;
+
 /// `main thread`, or `thread T3 'worker'`.
 pub fn thread_name(thread: &Thread) -> String {
     match (thread.serial, thread.name.as_str()) {
+        (FIRST_TASK.., name) => name.to_owned(),
         (0, _) => "main thread".to_owned(),
         (serial, "") => format!("thread T{serial}"),
         (serial, name) => format!("thread T{serial} '{name}'"),

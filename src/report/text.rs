@@ -305,7 +305,7 @@ fn side_words(finding: &Finding, index: usize) -> String {
 fn creations(finding: &Finding) -> Vec<String> {
     let mut all = Vec::new();
     for thread in finding.stacks.iter().filter_map(|stack| stack.thread.as_ref()) {
-        if thread.serial == 0 {
+        if thread.serial == 0 || thread.serial >= place::FIRST_TASK {
             continue;
         }
         let by = thread.created_by.map_or(String::new(), |serial| {

@@ -142,7 +142,7 @@ fn ends_with(path: &str, suffix: &str) -> bool {
 }
 
 /// Names of operations, as rows have them.
-const OPERATIONS: [(&str, Operation); 18] = [
+const OPERATIONS: [(&str, Operation); 26] = [
     ("lock-exclusive", Operation::LockExclusive),
     ("lock-shared", Operation::LockShared),
     ("try-exclusive", Operation::TryExclusive),
@@ -161,10 +161,18 @@ const OPERATIONS: [(&str, Operation); 18] = [
     ("poll", Operation::Poll),
     ("poll-root", Operation::PollRoot),
     ("idle", Operation::Idle),
+    ("spawn", Operation::Spawn),
+    ("wake", Operation::Wake),
+    ("acquire-permits", Operation::AcquirePermits),
+    ("try-permits", Operation::TryPermits),
+    ("count-permits", Operation::CountPermits),
+    ("forget-permits", Operation::ForgetPermits),
+    ("assign-permits", Operation::AssignPermits),
+    ("cancel-permits", Operation::CancelPermits),
 ];
 
 /// Names of types, as rows have them.
-const TYPES: [(&str, Type); 14] = [
+const TYPES: [(&str, Type); 16] = [
     ("unknown", Type::Unknown),
     ("std-mutex", Type::StdMutex),
     ("std-rwlock", Type::StdRwLock),
@@ -179,6 +187,8 @@ const TYPES: [(&str, Type); 14] = [
     ("channel", Type::Channel),
     ("dashmap-shard", Type::DashmapShard),
     ("user", Type::User),
+    ("tokio-permits", Type::TokioPermits),
+    ("task", Type::Task),
 ];
 
 fn operation_by_name(name: &str) -> Option<Operation> {
@@ -333,7 +343,7 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
             } else if let Some(target) = callee(instruction, &slots)
                 && let Some(compares) = atomics.get(&target)
                 && let Some((bits, row)) = by_frames(&context, pc, catalogue)
-                && (*compares || !operation_of(bits).is_some_and(Operation::takes))
+                && (*compares || !operation_of(bits).is_some_and(Operation::compares))
             {
                 // A compare-exchange returns a `Result`, whose tag is in `al`.
                 let bits = match operation_of(bits) {
@@ -365,8 +375,8 @@ fn is_locking(instruction: &Instruction) -> bool {
 
 /// Only a compare-exchange takes a lock here, since its outcome is in the flags.
 fn fits(instruction: &Instruction, bits: u64) -> bool {
-    let takes = operation_of(bits).is_some_and(Operation::takes);
-    !takes || instruction.mnemonic() == Mnemonic::Cmpxchg
+    let compares = operation_of(bits).is_some_and(Operation::compares);
+    !compares || instruction.mnemonic() == Mnemonic::Cmpxchg
 }
 
 fn by_frames<'c>(context: &Debuginfo<'_>, pc: u64, catalogue: &'c Catalogue) -> Option<(u64, &'c Row)> {

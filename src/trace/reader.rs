@@ -3,7 +3,7 @@
 use super::rows::{Row, at};
 use crate::wire::VERSION;
 use crate::wire::incident::IncidentRow;
-use crate::wire::locks::{LiveRow, LockRow, OrderRow};
+use crate::wire::locks::{LiveRow, LockRow, OrderRow, TaskRow};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::cell::RefCell;
@@ -119,6 +119,7 @@ pub(crate) const ROW_SIZES: [u64; TABLE_COUNT] = {
     sizes[Table::BlameTotals as usize] = size_of::<BlameTotalRow>() as u64;
     sizes[Table::Incidents as usize] = size_of::<IncidentRow>() as u64;
     sizes[Table::WaitEvents as usize] = size_of::<WaitEventRow>() as u64;
+    sizes[Table::Tasks as usize] = size_of::<TaskRow>() as u64;
     sizes
 };
 

@@ -1,7 +1,7 @@
 //! Decoding of single rows.
 
 use crate::wire::incident::IncidentRow;
-use crate::wire::locks::{HOLDS, HoldRow, LiveRow, LockRow, ONCES, OTHERS, OrderRow};
+use crate::wire::locks::{HOLDS, HoldRow, LiveRow, LockRow, ONCES, OTHERS, OrderRow, TaskRow, TaskWait};
 use crate::wire::recording::*;
 use crate::wire::waits::{BlameTotalRow, Histogram, LockFiguresRow, WaitEventRow, WaitTotalRow};
 use std::mem::offset_of;
@@ -46,7 +46,7 @@ row!(EventRow, Events, { kind: u32, thread: u32, object: u64, size: u64, access:
 row!(SiteRow, Sites, { pc: u64, packed: u64 });
 
 row!(IncidentRow, Incidents, {
-    kind: u32, detail: u32, thread: u32, lock: u32, access: u32, other_access: u32, other: u32, reserved: u32,
+    kind: u32, detail: u32, thread: u32, lock: u32, access: u32, other_access: u32, other: u32, spawned: u32,
     task: u64, count: u64, total_ns: u64, max_ns: u64, most: u64, lost_ns: u64, at_ns: u64,
 });
 row!(LockRow, Locks, { address: u64, first_access: u32, lock_type: u32, users: u64, gone: u32, owner: u32 });
@@ -83,8 +83,47 @@ impl Row for LiveRow {
             wait_target: at!(bytes, offset_of!(LiveRow, wait_target), u32),
             hold_count: at!(bytes, offset_of!(LiveRow, hold_count), u32),
             wait_acquisitions: at!(bytes, offset_of!(LiveRow, wait_acquisitions), u64),
+            runnable: at!(bytes, offset_of!(LiveRow, runnable), u64) as i64,
             onces,
             holds,
+        }
+    }
+}
+
+fn task_wait(bytes: &[u8]) -> TaskWait {
+    TaskWait {
+        future: at!(bytes, offset_of!(TaskWait, future), u64),
+        since_ns: at!(bytes, offset_of!(TaskWait, since_ns), u64),
+        lock: at!(bytes, offset_of!(TaskWait, lock), u32),
+        access: at!(bytes, offset_of!(TaskWait, access), u32),
+        polls: at!(bytes, offset_of!(TaskWait, polls), u32),
+        flags: at!(bytes, offset_of!(TaskWait, flags), u32),
+    }
+}
+
+impl Row for TaskRow {
+    const TABLE: Table = Table::Tasks;
+    fn decode(bytes: &[u8]) -> Self {
+        let tail = |offset: usize| bytes.get(offset..).unwrap_or_default();
+        let holds = offset_of!(TaskRow, holds);
+        let waits = offset_of!(TaskRow, waits);
+        TaskRow {
+            sequence: at!(bytes, offset_of!(TaskRow, sequence), u64),
+            address: at!(bytes, offset_of!(TaskRow, address), u64),
+            number: at!(bytes, offset_of!(TaskRow, number), u64),
+            woken_ticks: at!(bytes, offset_of!(TaskRow, woken_ticks), u64),
+            word: at!(bytes, offset_of!(TaskRow, word), u32),
+            spawned: at!(bytes, offset_of!(TaskRow, spawned), u32),
+            spawner: at!(bytes, offset_of!(TaskRow, spawner), u32),
+            thread: at!(bytes, offset_of!(TaskRow, thread), u32),
+            polls: at!(bytes, offset_of!(TaskRow, polls), u32),
+            state: at!(bytes, offset_of!(TaskRow, state), u32),
+            wakers: at!(bytes, offset_of!(TaskRow, wakers), u32),
+            spawns: at!(bytes, offset_of!(TaskRow, spawns), u32),
+            hold_count: at!(bytes, offset_of!(TaskRow, hold_count), u32),
+            is_thread: at!(bytes, offset_of!(TaskRow, is_thread), u32),
+            holds: std::array::from_fn(|index| hold(tail(holds + index * size_of::<HoldRow>()))),
+            waits: std::array::from_fn(|index| task_wait(tail(waits + index * size_of::<TaskWait>()))),
         }
     }
 }

@@ -4,14 +4,14 @@
 //! One test per program and build profile, named `<folder>::<program>::<profile>`. A header says `expect:` and a kind of
 //! finding, or `clean`; `allow: possible` permits findings that do not gate; `ends: by itself` says that the program ends
 //! although some of its threads are stuck; `also: KIND` that another kind is found as well; `options:` what
-//! conprof is given, and `lock-row:` a row of the lock catalogue. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
-//! `// NOTIFY`, `// BLOCKED`, `// POLLING` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given; `NAME | START` says how the name begins
+//! conprof is given, `says:` what is in a title or note, and `lock-row:` a row of the lock catalogue. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
+//! `// NOTIFY`, `// BLOCKED`, `// POLLING`, `// SPAWNED` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given; `NAME | START` says how the name begins
 //! in builds whose debuginfo has no types; a name that ends with `at` is a beginning.
 
 #[path = "../schema/mod.rs"]
 mod schema;
 
-use conprof::report::{Finding, Report};
+use conprof::report::{Finding, Frame, Report, Stack};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -60,6 +60,7 @@ struct Fixture {
     ends_by_itself: bool,
     also: Option<String>,
     options: Vec<String>,
+    says: Option<String>,
     marks: Vec<Mark>,
 }
 
@@ -78,6 +79,7 @@ fn fixtures() -> Vec<Fixture> {
                 allows_possible: header("allow") == Some("possible"),
                 ends_by_itself: header("ends") == Some("by itself"),
                 also: header("also").map(str::to_owned),
+                says: header("says").map(str::to_owned),
                 options: {
                     let words = header("options").unwrap_or_default().split_whitespace().map(str::to_owned);
                     let rows = text.lines().filter_map(|line| line.strip_prefix("//! lock-row: "));
@@ -96,7 +98,7 @@ fn marks(text: &str) -> Vec<Mark> {
     for (index, line) in text.lines().enumerate() {
         let Some((_, mark)) = line.rsplit_once("// ") else { continue };
         let (role, lock) = mark.split_once(": ").map_or((mark, None), |(role, lock)| (role, Some(lock)));
-        let roles = ["HELD", "WANTED", "WAITING", "WRITE-LOCKED", "NOTIFY", "BLOCKED", "POLLING", "MISUSE"];
+        let roles = ["HELD", "WANTED", "WAITING", "WRITE-LOCKED", "NOTIFY", "BLOCKED", "POLLING", "MISUSE", "SPAWNED"];
         if roles.contains(&role) {
             let lock = lock.map(|lock| match lock.split_once(" | ") {
                 Some((name, start)) => (name.to_owned(), Some(start.to_owned())),
@@ -275,16 +277,27 @@ fn verdict(fixture: &Fixture, profile: &str, code: Option<i32>, report: &Report,
     }
     for mark in &fixture.marks {
         let suffix = format!("{}.rs", fixture.name);
+        let here = |frame: &Frame| frame.line == mark.line && frame.file.ends_with(&suffix);
+        // A task's spawn site is that of a thread that is none.
+        let spawned = |stack: &Stack| stack.thread.as_ref().is_some_and(|thread| thread.created_at.iter().any(here));
+        if mark.role == "spawned" && finding.stacks.iter().any(spawned) {
+            continue;
+        }
         let marked = finding.stacks.iter().any(|stack| {
             stack.role == mark.role
                 && mark.names(stack.lock.as_ref().map_or("", |lock| &lock.name), profile)
-                && stack.frames.iter().any(|frame| frame.line == mark.line && frame.file.ends_with(&suffix))
+                && stack.frames.iter().any(here)
         });
         if !marked {
             let locks: Vec<&str> =
                 finding.stacks.iter().filter_map(|s| s.lock.as_ref()).map(|l| l.name.as_str()).collect();
             return Err(format!("no stack has {mark:?}: {:?} {locks:?}", titles()));
         }
+    }
+    if let Some(says) = &fixture.says
+        && !finding.notes.iter().chain([&finding.title]).any(|words| words.contains(says.as_str()))
+    {
+        return Err(format!("`{says}` was to be said: {:?} {:?}", titles(), finding.notes));
     }
     if finding.fix.is_empty() || finding.stacks.iter().any(|stack| stack.thread.is_none()) {
         return Err("a fix, and a thread for each stack, were to be given".to_owned());

@@ -88,7 +88,7 @@ fn row(kind: IncidentKind, detail: u32, thread: u32, lock: u32, access: u32) -> 
         access,
         other_access: 0,
         other: 0,
-        reserved: 0,
+        spawned: 0,
         task: 0,
         count: 0,
         total_ns: 0,
@@ -135,7 +135,7 @@ fn holds(live: *mut LiveRow) -> (usize, impl Fn(usize) -> HoldRow) {
 }
 
 /// The poll of a task that is under way, if the thread is in one and not back in its runtime.
-fn poll_under_way(state: &ThreadState) -> Option<usize> {
+pub(super) fn poll_under_way(state: &ThreadState) -> Option<usize> {
     let count = (state.lock.call_count as usize).min(CALLS);
     let calls = state.lock.calls.get(..count)?;
     for (at, call) in calls.iter().enumerate().rev() {
@@ -189,9 +189,10 @@ fn stops_poll(state: &mut ThreadState, kind: WaitKind, lock: u32, access: u32, d
     let Some(poll) = state.lock.calls.get_mut(at) else { return };
     poll.blocked += duration;
     if duration >= BLOCKED_FLOOR_NS {
-        let task = poll.address;
+        let (address, spawned) = (poll.address, poll.access);
         let new = row(IncidentKind::BlockedPoll, kind as u32, state.serial, lock, access);
-        add(&IncidentRow { task, other: holder, ..new }, duration, 0, 0, now);
+        let new = IncidentRow { task: address, other: holder, spawned, ..new };
+        add(&new, duration, super::task::runnable(), 0, now);
     }
 }
 
@@ -212,7 +213,27 @@ pub(super) fn lock_waited(
     stops_poll(state, kind, lock, access, duration, now, holder);
 }
 
-fn ticks() -> u64 {
+/// What so many ticks are in nanoseconds, by how many there were until `now`.
+fn nanoseconds(ticks_long: u64, now: u64) -> u64 {
+    let ticks_per_us = ticks().saturating_sub(START_TICKS.load(Ordering::Relaxed)) / (now / 1000).max(1);
+    ticks_long.saturating_mul(1000) / ticks_per_us.max(1)
+}
+
+/// A task is polled that was woken so many ticks ago, or that is the first poll of.
+pub(super) fn polled_late(state: &ThreadState, task: u64, spawned: u32, ticks_late: u64) {
+    // No processor counts slower than one tick a nanosecond.
+    if ticks_late < LONG_FLOOR_NS || !contention::is_on() {
+        return;
+    }
+    let now = record::time_ns();
+    let late = nanoseconds(ticks_late, now);
+    if late >= LONG_FLOOR_NS {
+        let new = row(IncidentKind::LatePoll, 0, state.serial, 0, spawned);
+        add(&IncidentRow { task, spawned, ..new }, late, super::task::runnable(), 0, now);
+    }
+}
+
+pub(super) fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has it; the kernel lets user code read it unless a process asks for a fault.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
@@ -232,13 +253,13 @@ pub(super) fn poll_ends(state: &mut ThreadState, call: &Call, site: u32) {
     // No processor counts slower than one tick a nanosecond.
     if !root && lasted >= LONG_FLOOR_NS {
         let now = record::time_ns();
-        let ticks_per_us = end.saturating_sub(START_TICKS.load(Ordering::Relaxed)) / (now / 1000).max(1);
-        let duration = lasted.saturating_mul(1000) / ticks_per_us.max(1);
+        let duration = nanoseconds(lasted, now);
         let burnt = duration.saturating_sub(call.blocked);
         if burnt >= LONG_FLOOR_NS {
             let access = check::place(state, site);
             let new = row(IncidentKind::LongPoll, 0, state.serial, 0, access);
-            add(&IncidentRow { task: call.address, ..new }, burnt, 0, 0, now);
+            let new = IncidentRow { task: call.address, spawned: call.access, ..new };
+            add(&new, burnt, super::task::runnable(), 0, now);
         }
     }
     if !root && count > call.second as usize {
@@ -246,7 +267,8 @@ pub(super) fn poll_ends(state: &mut ThreadState, call: &Call, site: u32) {
         for at in call.second as usize..count {
             let held = hold(at);
             let new = row(IncidentKind::HeldAcrossAwait, 0, state.serial, held.lock, access);
-            add(&IncidentRow { task: call.address, other_access: held.access, ..new }, 0, 0, 0, record::time_ns());
+            let new = IncidentRow { task: call.address, other_access: held.access, spawned: call.access, ..new };
+            add(&new, 0, 0, 0, record::time_ns());
         }
     }
 }

@@ -18,7 +18,9 @@ mod contention;
 mod incident;
 mod order;
 mod slots;
+mod stack_cache;
 mod table;
+mod task;
 pub mod uncontended;
 mod wait;
 pub mod walk;
@@ -54,16 +56,18 @@ pub(crate) struct Call {
     second: u64,
     packed: u64,
     site: u32,
+    /// Of a poll, the access row of the call that spawned the task.
     access: u32,
     /// When the wait began, where this is the slow path of a lock and waits are measured; for a poll in ticks.
     since: u64,
-    /// Acquisitions of the lock until then.
+    /// Acquisitions of the lock until then; for a poll its number, for permits the references to the task.
     acquisitions: u64,
     /// Of a poll, the time that it was blocked.
     blocked: u64,
     /// Serial, plus 1, of the thread that held the lock then.
     holder: u32,
-    unused: u32,
+    /// Row of the task polled, or that this is done for; 0 where there is none.
+    task: u32,
 }
 
 /// The lock part of a thread's state. All-zero bytes are a valid value.
@@ -95,6 +99,12 @@ pub struct ThreadLock {
     failures: [incident::Failures; incident::FAILURES],
     /// The lock about to be taken was waited for.
     waited: bool,
+    /// Row of what the thread does outside tasks; 0 while it has none.
+    own_task: u32,
+    /// The lock of a future that is being dropped, where it hands on what it was given; 0 for none.
+    cancelled: u32,
+    /// Stacks of polls that are known.
+    stacks: stack_cache::StackCache,
     /// Acquisitions that may take the short way when they are made again.
     known: [uncontended::Known; uncontended::REMEMBERED],
     places: [uncontended::Place; uncontended::PLACES],
@@ -140,6 +150,9 @@ pub fn thread_begins(state: &mut ThreadState) {
         areas: [0; incident::AREAS],
         failures: [incident::Failures::NONE; incident::FAILURES],
         waited: false,
+        own_task: 0,
+        cancelled: 0,
+        stacks: stack_cache::StackCache::NONE,
         known: [uncontended::Known::NONE; uncontended::REMEMBERED],
         places: [uncontended::Place::NONE; uncontended::PLACES],
     };
@@ -159,6 +172,7 @@ pub fn thread_ends(state: &mut ThreadState) {
     if contention::is_on() {
         incident::thread_ends(state);
     }
+    task::thread_ends(state);
     record::add(Counter::LockAcquisitions, state.lock.acquisitions);
     state.lock.acquisitions = 0;
     state.lock.live = 0;
@@ -176,6 +190,9 @@ pub fn exiting(state: &mut ThreadState) {
 pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     let packed = plan::site(site).0;
     let Some(operation) = operation_of(packed) else { return };
+    if operation == Operation::TryPermits {
+        return task::tried(state, address, site);
+    }
     // Inside a function that is the operation as a whole, that one's return is the acquisition.
     if outer(state, address as u64, |operation| operation.takes()) {
         return;
@@ -229,17 +246,19 @@ pub fn blocked(state: &mut ThreadState, kind: WaitKind, since: u64, guest_bp: u6
 
 /// A site of the plan is about to give a lock up.
 pub fn site_released(state: &mut ThreadState, address: usize, site: u32) {
-    if operation_of(plan::site(site).0) == Some(Operation::MayUnlock) {
-        may_release(state, address, site);
-    } else {
-        gave_up(state, address, site);
+    match operation_of(plan::site(site).0) {
+        Some(Operation::MayUnlock) => may_release(state, address, site),
+        Some(Operation::CountPermits) => task::counts(state, address),
+        _ => gave_up(state, address, site),
     }
 }
 
 /// An atomic operation is about to be made: one that gives a lock up, or by its holder an exchange of a lock word.
 pub fn atomic_before(state: &mut ThreadState, address: usize, site: u32) {
-    if operation_of(plan::site(site).0).is_some_and(Operation::gives_up) {
-        return gave_up(state, address, site);
+    match operation_of(plan::site(site).0) {
+        Some(Operation::CountPermits) => return task::counts(state, address),
+        Some(operation) if operation.gives_up() => return gave_up(state, address, site),
+        _ => {}
     }
     let live = state.lock.live();
     // SAFETY: the row is in the recording's mapping.
@@ -424,6 +443,13 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
     if operation == Operation::Notify || operation == Operation::Unpark {
         return order::notified(state, first, site);
     }
+    match operation {
+        Operation::Wake => return task::woken(state, first),
+        Operation::CountPermits => return task::counts(state, first),
+        Operation::CancelPermits => return task::cancelled(state, first),
+        Operation::ForgetPermits => return task::forgets(first),
+        _ => {}
+    }
     let sp = state.guest_sp;
     let lock = &mut state.lock;
     while lock.call_count > 0 {
@@ -445,7 +471,7 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         acquisitions: 0,
         blocked: 0,
         holder: 0,
-        unused: 0,
+        task: 0,
     };
     if packed & SLOW_PATH != 0 && contention::is_on() && operation.takes() {
         if let Some(lock) = contention::lock_of(state, &call, site) {
@@ -469,7 +495,14 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
             call.second = enter_once(live, first as u64);
         }
         Operation::Barrier => publishes(state, first),
-        Operation::Poll if contention::is_on() => incident::poll_begins(state, &mut call),
+        Operation::Poll => {
+            if contention::is_on() {
+                incident::poll_begins(state, &mut call);
+            }
+            task::poll_begins(state, &mut call);
+        }
+        Operation::AcquirePermits => task::acquires(state, &mut call),
+        Operation::AssignPermits => task::assigns(state, &mut call),
         _ => {}
     }
     let lock = &mut state.lock;
@@ -542,7 +575,16 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             publishes(state, call.address as usize);
         }
         Operation::Barrier => learns(state, call.address as usize),
-        Operation::Poll if contention::is_on() => incident::poll_ends(state, &call, site),
+        Operation::Poll => {
+            if contention::is_on() {
+                incident::poll_ends(state, &call, site);
+            }
+            task::poll_ends(state, &call);
+        }
+        Operation::Spawn => task::spawned(state, result as usize, site),
+        Operation::AcquirePermits => task::acquired(state, &call, site, result),
+        Operation::TryPermits if result as u8 == 0 => task::tried(state, call.address as usize, site),
+        Operation::TryPermits => {}
         _ if operation.takes() => {
             let success = match success_of(call.packed) {
                 Success::Always => true,

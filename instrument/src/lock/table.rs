@@ -7,7 +7,7 @@
 use crate::record::{self, table as rows};
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
-use conprof_wire::locks::{LOCK_REFERENCED, LockRow, Type};
+use conprof_wire::locks::{LOCK_REFERENCED, LOCK_UNSURE, LockRow, RECEIVER_SPAWNS, SEVERAL_RECEIVERS, Type};
 use conprof_wire::recording::{Counter, Table};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -95,7 +95,9 @@ pub(super) fn find_or_add(address: usize, lock: Type, access: u32) -> Option<u32
     let new =
         LockRow { address: address as u64, first_access: access, lock_type: lock as u32, users: 0, gone: 0, owner: 0 };
     let index = add_row(&new)?;
-    record::count(Counter::LocksSeen);
+    if lock != Type::Task {
+        record::count(Counter::LocksSeen);
+    }
     note_page(address);
     for probe in 0..PROBES {
         let slot = slot(address, probe)?;
@@ -139,6 +141,39 @@ pub(super) fn reference(index: u32) {
     // SAFETY: `field` passes a row of the mapping.
     if let Some(lock_type) = field(index, |row| unsafe { &raw mut (*row).lock_type }) {
         lock_type.fetch_or(LOCK_REFERENCED, Ordering::Relaxed);
+    }
+}
+
+/// Who holds the lock is not known for sure any more.
+pub(super) fn mark_unsure(index: u32) {
+    // SAFETY: `field` passes a row of the mapping.
+    if let Some(lock_type) = field(index, |row| unsafe { &raw mut (*row).lock_type }) {
+        lock_type.fetch_or(LOCK_UNSURE, Ordering::Relaxed);
+    }
+}
+
+/// The type of a lock.
+pub(super) fn lock_type(index: u32) -> Type {
+    // SAFETY: `field` passes a row of the mapping.
+    let number = field(index, |row| unsafe { &raw mut (*row).lock_type });
+    number.map_or(Type::Unknown, |number| Type::from_u8(number.load(Ordering::Relaxed) as u8))
+}
+
+/// The row of the task that gives back what others take of the lock, with [`SEVERAL_RECEIVERS`]; 0 where none does.
+pub(super) fn receiver(index: u32) -> u64 {
+    // SAFETY: as in `address_of`.
+    row(index).map_or(0, |row| unsafe { AtomicU64::from_ptr(&raw mut (*row).users).load(Ordering::Relaxed) })
+}
+
+/// A task, as [`receiver_of`](conprof_wire::locks::receiver_of) has it, has given back permits that another took.
+pub(super) fn note_receiver(index: u32, task: u64) {
+    let Some(row) = row(index) else { return };
+    // SAFETY: as in `address_of`.
+    let receiver = unsafe { AtomicU64::from_ptr(&raw mut (*row).users) };
+    match receiver.load(Ordering::Relaxed) {
+        0 => receiver.store(task, Ordering::Relaxed),
+        known if known & !RECEIVER_SPAWNS == task & !RECEIVER_SPAWNS => receiver.store(task, Ordering::Relaxed),
+        known => receiver.store(known | SEVERAL_RECEIVERS, Ordering::Relaxed),
     }
 }
 
@@ -206,7 +241,14 @@ fn end(index: u32) {
     ) else {
         return;
     };
-    if gone.swap(1, Ordering::Relaxed) == 0 && lock_type.load(Ordering::Relaxed) & LOCK_REFERENCED == 0 {
+    if gone.swap(1, Ordering::Relaxed) != 0 {
+        return;
+    }
+    let number = lock_type.load(Ordering::Relaxed);
+    if number as u8 == Type::Task as u8 {
+        super::task::gone(index);
+    }
+    if lock_type.load(Ordering::Relaxed) & LOCK_REFERENCED == 0 {
         let mut free = FREE_ROWS.lock();
         let len = free.len;
         if let Some(place) = free.indices.get_mut(len) {

@@ -23,8 +23,16 @@ const DEPTH: usize = 192;
 #[cold]
 #[inline(never)]
 pub fn place(state: &mut ThreadState, site: u32) -> u32 {
+    place_with_slots(state, site, &mut []).0
+}
+
+/// The same, with where the return addresses lie and what they are, innermost first, as far as there is room; and how many there
+/// are.
+#[cold]
+#[inline(never)]
+pub(super) fn place_with_slots(state: &mut ThreadState, site: u32, slots: &mut [(u64, u64)]) -> (u32, usize) {
     let mut addresses = [const { MaybeUninit::<u64>::uninit() }; DEPTH];
-    let len = if plan::unwind_rows().is_empty() { 0 } else { walk(state, site, &mut addresses) };
+    let len = if plan::unwind_rows().is_empty() { 0 } else { walk(state, site, &mut addresses, slots) };
     let mut node = 0;
     if len == 0 {
         node = state.context();
@@ -34,7 +42,7 @@ pub fn place(state: &mut ThreadState, site: u32) -> u32 {
         node = record::context::node(node, unsafe { address.assume_init() });
     }
     let slot = state.serial as u16;
-    record::context::access(&AccessRow { site, node, lock_set: 0, slot, interposed: 0 })
+    (record::context::access(&AccessRow { site, node, lock_set: 0, slot, interposed: 0 }), len)
 }
 
 /// Program counter, stack pointer and `rbp` of the target at the site whose stub brought us here.
@@ -52,9 +60,12 @@ fn at_site(state: &ThreadState, site: u32) -> (u64, u64, u64) {
 }
 
 /// Return addresses from the innermost frame on; how many.
-fn walk(state: &ThreadState, site: u32, addresses: &mut [MaybeUninit<u64>; DEPTH]) -> usize {
+fn walk(state: &ThreadState, site: u32, addresses: &mut [MaybeUninit<u64>; DEPTH], slots: &mut [(u64, u64)]) -> usize {
     let mut len = 0;
-    let mut add = |address: u64| {
+    let mut add = |slot: u64, address: u64| {
+        if let Some(place) = slots.get_mut(len) {
+            *place = (slot, address);
+        }
         if let Some(place) = addresses.get_mut(len) {
             place.write(address);
             len += 1;
@@ -65,7 +76,7 @@ fn walk(state: &ThreadState, site: u32, addresses: &mut [MaybeUninit<u64>; DEPTH
     let (mut pc, mut sp, mut bp) = if site == NO_SITE {
         // SAFETY: the top of the shadow stack is always a frame.
         let frame = unsafe { *(state.gs.frames_top as *const Frame) };
-        if frame.return_address == 0 || !add(frame.return_address) {
+        if frame.return_address == 0 || !add(frame.sp, frame.return_address) {
             return 0;
         }
         (frame.return_address.wrapping_sub(1), frame.sp.wrapping_add(8), state.lock.guest_bp)
@@ -93,7 +104,7 @@ fn walk(state: &ThreadState, site: u32, addresses: &mut [MaybeUninit<u64>; DEPTH
             let Some(saved) = read(frame.wrapping_add(i64::from(row.rbp_offset) as u64)) else { break };
             bp = saved;
         }
-        if !add(return_address) {
+        if !add(frame.wrapping_sub(8), return_address) {
             break;
         }
         (pc, sp) = (return_address.wrapping_sub(1), frame);

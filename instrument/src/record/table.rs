@@ -3,7 +3,7 @@
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
 use conprof_wire::incident::IncidentRow;
-use conprof_wire::locks::{LiveRow, LockRow, OrderRow};
+use conprof_wire::locks::{LiveRow, LockRow, OrderRow, TaskRow};
 use conprof_wire::recording::{
     AccessRow, EventRow, FindingRow, Header, LockSetRow, ModuleRow, NodeRow, SiteRow, TABLE_COUNT, Table, ThreadRow,
 };
@@ -49,10 +49,11 @@ const fn row_bytes(table: Table) -> usize {
         Table::Live => size_of::<LiveRow>(),
         Table::Orders => size_of::<OrderRow>(),
         Table::Incidents => size_of::<IncidentRow>(),
+        Table::Tasks => size_of::<TaskRow>(),
     }
 }
 
-const TABLES: [Table; 15] = [
+const TABLES: [Table; 16] = [
     Table::Threads,
     Table::Nodes,
     Table::Accesses,
@@ -68,6 +69,7 @@ const TABLES: [Table; 15] = [
     Table::BlameTotals,
     Table::WaitEvents,
     Table::Incidents,
+    Table::Tasks,
 ];
 
 /// Learns where the tables lie; `false` where one is not inside the file.

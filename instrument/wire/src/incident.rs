@@ -21,6 +21,8 @@ pub enum IncidentKind {
     Misuse = 6,
     /// A poll of a task ended with a lock held that it had taken.
     HeldAcrossAwait = 7,
+    /// A task was woken and not polled for long.
+    LatePoll = 8,
 }
 
 impl IncidentKind {
@@ -34,6 +36,7 @@ impl IncidentKind {
             5 => IncidentKind::Failing,
             6 => IncidentKind::Misuse,
             7 => IncidentKind::HeldAcrossAwait,
+            8 => IncidentKind::LatePoll,
             _ => return None,
         })
     }
@@ -89,8 +92,8 @@ pub struct IncidentRow {
     pub other_access: u32,
     /// Serial of the lock's holder plus 1; for failures, [`LockRow`](super::locks::LockRow) of the lock held last.
     pub other: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// Access row of the call that spawned the task that was polled, or late; 0 where unknown.
+    pub spawned: u32,
     /// Address of the task that was polled; 0 for none.
     pub task: u64,
     /// Times. Atomic.
@@ -99,7 +102,8 @@ pub struct IncidentRow {
     pub total_ns: u64,
     /// The longest. Atomic.
     pub max_ns: u64,
-    /// Most acquisitions of the lock by others during one, or failures in the longest. Atomic.
+    /// Most acquisitions of the lock by others during one, or failures in the longest, or tasks that could run when a poll that
+    /// blocked or lasted ended. Atomic.
     pub most: u64,
     /// Waiting of others that it caused, in total; acquisitions by others during the longest row of failures. Atomic.
     pub lost_ns: u64,

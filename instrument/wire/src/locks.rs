@@ -47,6 +47,22 @@ pub enum Operation {
     PollRoot = 18,
     /// Waits, as a worker of an async runtime, for something to do.
     Idle = 19,
+    /// Makes a task of an async runtime, whose address it returns.
+    Spawn = 20,
+    /// Wakes a task (first argument).
+    Wake = 21,
+    /// Polls a future (first argument) that takes permits; `al` is 0 once it has them, 2 while it waits.
+    AcquirePermits = 22,
+    /// Takes permits if that is possible at once, by a compare-exchange of the word that counts them.
+    TryPermits = 23,
+    /// A compare-exchange, within [`Operation::AcquirePermits`], of the word that counts the permits.
+    CountPermits = 24,
+    /// Forgets permits of a semaphore (first argument): they are never given back.
+    ForgetPermits = 25,
+    /// Hands permits (second argument: how many) of a semaphore (first argument) to those who wait for them, and gives the rest back.
+    AssignPermits = 26,
+    /// Drops a future (first argument) that takes permits.
+    CancelPermits = 27,
 }
 
 impl Operation {
@@ -72,6 +88,14 @@ impl Operation {
             17 => Operation::Poll,
             18 => Operation::PollRoot,
             19 => Operation::Idle,
+            20 => Operation::Spawn,
+            21 => Operation::Wake,
+            22 => Operation::AcquirePermits,
+            23 => Operation::TryPermits,
+            24 => Operation::CountPermits,
+            25 => Operation::ForgetPermits,
+            26 => Operation::AssignPermits,
+            27 => Operation::CancelPermits,
             _ => return None,
         })
     }
@@ -80,7 +104,11 @@ impl Operation {
     pub const fn takes(self) -> bool {
         matches!(
             self,
-            Operation::LockExclusive | Operation::LockShared | Operation::TryExclusive | Operation::TryShared
+            Operation::LockExclusive
+                | Operation::LockShared
+                | Operation::TryExclusive
+                | Operation::TryShared
+                | Operation::TryPermits
         )
     }
 
@@ -88,6 +116,29 @@ impl Operation {
     /// a task) take and give up locks like any code.
     pub const fn is_on_word(self) -> bool {
         self.takes() || self.gives_up() || matches!(self, Operation::WaitCondvar)
+    }
+
+    /// Whether only a compare-exchange is this operation.
+    pub const fn compares(self) -> bool {
+        self.takes() || matches!(self, Operation::CountPermits)
+    }
+
+    /// Whether a function that is this operation tells all there is to tell at its entry.
+    pub const fn is_told_at_entry(self) -> bool {
+        self.gives_up()
+            || matches!(
+                self,
+                Operation::Notify
+                    | Operation::Unpark
+                    | Operation::Wake
+                    | Operation::CancelPermits
+                    | Operation::ForgetPermits
+            )
+    }
+
+    /// Whether a jump out of a function that is this operation counts as its end, as its outcome does not matter.
+    pub const fn may_end_by_jump(self) -> bool {
+        matches!(self, Operation::Poll | Operation::PollRoot | Operation::Idle | Operation::AssignPermits)
     }
 
     /// Whether it shares.
@@ -142,11 +193,13 @@ pub enum Type {
     Channel = 16,
     DashmapShard = 17,
     User = 18,
+    TokioPermits = 19,
+    Task = 20,
 }
 
 impl Type {
     /// Every type, by number.
-    pub const ALL: [Type; 19] = [
+    pub const ALL: [Type; 21] = [
         Type::Unknown,
         Type::StdMutex,
         Type::StdRwLock,
@@ -166,6 +219,8 @@ impl Type {
         Type::Channel,
         Type::DashmapShard,
         Type::User,
+        Type::TokioPermits,
+        Type::Task,
     ];
 
     /// The type with the given number; [`Type::Unknown`] for a number that no plan has.
@@ -195,6 +250,8 @@ impl Type {
             Type::Channel => "channel",
             Type::DashmapShard => "dashmap shard",
             Type::User => "user lock",
+            Type::TokioPermits => "tokio::sync::Semaphore",
+            Type::Task => "task",
         }
     }
 
@@ -251,7 +308,8 @@ pub struct LockRow {
     pub first_access: u32,
     /// [`Type`], as number, and [`LOCK_REFERENCED`].
     pub lock_type: u32,
-    /// Serials modulo 64 of threads that have taken or waited for it, as bits. Atomic.
+    /// Serials modulo 64 of threads that have taken or waited for it, as bits; of a lock of [`Type::TokioPermits`] instead the row of
+    /// the task that gives back what others take, with [`SEVERAL_RECEIVERS`], 0 where none does. Atomic.
     pub users: u64,
     /// Not zero once the memory was freed. Atomic.
     pub gone: u32,
@@ -263,6 +321,25 @@ const _: () = assert!(size_of::<LockRow>() == 32);
 
 /// Bit of [`LockRow::lock_type`]: an order row names the lock.
 pub const LOCK_REFERENCED: u32 = 1 << 31;
+
+/// Bit of [`LockRow::lock_type`]: who holds it is not known for sure any more.
+pub const LOCK_UNSURE: u32 = 1 << 30;
+
+/// Bit of [`LockRow::users`] of a lock of [`Type::TokioPermits`]: several tasks have given back what others took.
+pub const SEVERAL_RECEIVERS: u64 = 1 << 63;
+
+/// A task in [`LockRow::users`]: its row, its number as far as there is room, and how many tasks it had spawned.
+///
+/// ```text
+///  63    62           32 31      16 15      0
+/// | several | number    | spawns   | row     |
+/// ```
+pub const fn receiver_of(task: u32, number: u64, spawns: u32) -> u64 {
+    (task & 0xffff) as u64 | ((spawns & 0xffff) as u64) << 16 | (number & 0x7fff_ffff) << 32
+}
+
+/// The bits of [`receiver_of`] that count tasks.
+pub const RECEIVER_SPAWNS: u64 = 0xffff << 16;
 
 /// Holds of a thread that are recorded at once.
 pub const HOLDS: usize = 24;
@@ -309,13 +386,16 @@ pub struct LiveRow {
     pub hold_count: u32,
     /// Acquisitions of the lock waited for when the wait began.
     pub wait_acquisitions: u64,
+    /// Tasks that this thread has woken, less those that it began to poll after they were woken. Over all threads, how many
+    /// tasks could run now.
+    pub runnable: i64,
     /// Addresses of the one-time initialisations that the thread runs or waits for; 0 for none.
     pub onces: [u64; ONCES],
     /// The holds, oldest first.
     pub holds: [HoldRow; HOLDS],
 }
 
-const _: () = assert!(size_of::<LiveRow>() == 56 + 8 * ONCES + 16 * HOLDS);
+const _: () = assert!(size_of::<LiveRow>() == 64 + 8 * ONCES + 16 * HOLDS);
 
 /// What an order row means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,3 +447,106 @@ pub struct OrderRow {
 }
 
 const _: () = assert!(size_of::<OrderRow>() == 80);
+
+/// Holds of a task that are recorded at once.
+pub const TASK_HOLDS: usize = 6;
+/// Futures of a task, waiting for permits, that are recorded at once.
+pub const TASK_WAITS: usize = 4;
+
+/// The task is being polled.
+pub const TASK_POLLED: u32 = 1;
+/// It was woken, and not polled since.
+pub const TASK_WOKEN: u32 = 2;
+/// Not all that it holds or waits for is recorded.
+pub const TASK_UNSURE: u32 = 4;
+
+/// In place of [`TaskRow::wakers`]: not known, or the task was to be polled again at once.
+pub const WAKERS_UNKNOWN: u32 = u32::MAX;
+
+/// The future was given the waker of its own task.
+pub const WAIT_OWN_WAKER: u32 = 1;
+/// It was given what it waits for, and not polled since.
+pub const WAIT_ASSIGNED: u32 = 2;
+
+/// A future of a task that waits for permits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskWait {
+    /// Address of the future; 0 where unused.
+    pub future: u64,
+    /// When the wait began, in nanoseconds since the shim started.
+    pub since_ns: u64,
+    /// [`LockRow`].
+    pub lock: u32,
+    /// Access row of the wait.
+    pub access: u32,
+    /// [`TaskRow::polls`] when it was polled last.
+    pub polls: u32,
+    /// Bits of `WAIT_*`.
+    pub flags: u32,
+}
+
+/// A task of an async runtime: what it holds and waits for now. It stands where the task's [`LockRow`] does in its own table.
+///
+/// What a thread does outside any task, as `block_on` with its future, has a row of its own, without address. The words
+/// change under [`TaskRow::word`]; a reader takes two looks with equal rows as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskRow {
+    /// Raised at every change; odd during one.
+    pub sequence: u64,
+    /// The task's address; 0 where the row is unused, and the thread's state for what a thread does outside tasks.
+    pub address: u64,
+    /// Number of the task, from 1; higher for later ones.
+    pub number: u64,
+    /// When it was woken, in ticks of the processor's time stamp counter.
+    pub woken_ticks: u64,
+    /// Taken by who changes the row.
+    pub word: u32,
+    /// Access row of the call that made it; 0 where unseen.
+    pub spawned: u32,
+    /// Serial, plus 1, of the thread that spawned it; 0 where unseen.
+    pub spawner: u32,
+    /// Serial of the thread that polled it last, plus 1; 0 where none did. For what a thread does outside tasks, that thread.
+    pub thread: u32,
+    /// Polls begun.
+    pub polls: u32,
+    /// Bits of `TASK_*`.
+    pub state: u32,
+    /// When the latest poll ended: wakers of the task that exist; [`WAKERS_UNKNOWN`] otherwise.
+    pub wakers: u32,
+    /// Tasks that it spawned.
+    pub spawns: u32,
+    /// Holds in use.
+    pub hold_count: u32,
+    /// 1 for what a thread does outside tasks.
+    pub is_thread: u32,
+    /// The holds, one of a lock: `shared` says how many times, `reserved` is [`TaskRow::spawns`] when it was taken last.
+    pub holds: [HoldRow; TASK_HOLDS],
+    /// The waits, oldest first, without gaps.
+    pub waits: [TaskWait; TASK_WAITS],
+}
+
+const _: () = assert!(size_of::<TaskRow>() == 72 + 16 * TASK_HOLDS + 32 * TASK_WAITS);
+
+impl TaskRow {
+    /// A row that is not in use.
+    pub const NONE: TaskRow = TaskRow {
+        sequence: 0,
+        address: 0,
+        number: 0,
+        woken_ticks: 0,
+        word: 0,
+        spawned: 0,
+        spawner: 0,
+        thread: 0,
+        polls: 0,
+        state: 0,
+        wakers: WAKERS_UNKNOWN,
+        spawns: 0,
+        hold_count: 0,
+        is_thread: 0,
+        holds: [HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 }; TASK_HOLDS],
+        waits: [TaskWait { future: 0, since_ns: 0, lock: 0, access: 0, polls: 0, flags: 0 }; TASK_WAITS],
+    };
+}

@@ -44,10 +44,12 @@ pub enum Table {
     Orders = 14,
     /// [`IncidentRow`](super::incident::IncidentRow)
     Incidents = 15,
+    /// [`TaskRow`](super::locks::TaskRow), where the task's row is in [`Table::Locks`].
+    Tasks = 16,
 }
 
 /// Number of tables.
-pub const TABLE_COUNT: usize = 16;
+pub const TABLE_COUNT: usize = 17;
 
 /// Where a table lies and how much of it is used.
 #[derive(Debug)]

@@ -2,16 +2,9 @@
 
 use super::{Describe, Hold, Place};
 use crate::analyze::fingerprint::normalised;
-use crate::report::{Confidence, Finding, Frame, Kind, LockRef, SeenIn, Stack, Thread};
+use crate::report::{Confidence, Finding, Frame, Kind, LockRef, SeenIn, Stack};
 
-/// A thread as a person would call it: its name, or its number.
-pub fn thread_name(thread: &Thread) -> String {
-    match (thread.serial, thread.name.as_str()) {
-        (0, _) => "main thread".to_owned(),
-        (serial, "") => format!("thread T{serial}"),
-        (serial, name) => format!("thread T{serial} '{name}'"),
-    }
-}
+pub use crate::report::place::thread_name;
 
 /// A lock reference with its mode.
 pub fn lock_ref(describe: &dyn Describe, hold: &Hold) -> LockRef {
@@ -57,7 +50,7 @@ pub(super) fn is_library(frame: &Frame) -> bool {
         || frame.file.starts_with("/rustc/")
         || frame.file.contains("/library/std/src/")
         || frame.file.contains("/library/core/src/")
-        || frame.file.contains("/lock_api-")
+        || ["/lock_api-", "/tokio-1.", "/crossbeam-", "/spin-0."].iter().any(|part| frame.file.contains(part))
         || frame.file.contains("/parking_lot")
 }
 

@@ -150,6 +150,10 @@ impl Group {
     pub(super) fn sum(&self, of: impl Fn(&IncidentRow) -> u64) -> u64 {
         self.rows.iter().fold(0, |sum, row| sum.saturating_add(of(row)))
     }
+
+    pub(super) fn most(&self) -> u64 {
+        self.rows.iter().map(|row| row.most).max().unwrap_or(0)
+    }
 }
 
 impl Incidents {
@@ -282,7 +286,7 @@ impl Incidents {
         let mut findings = Vec::new();
         for group in self.groups(IncidentKind::LongWait, describe) {
             let longest = group.longest();
-            let most = group.rows.iter().map(|row| row.most).max().unwrap_or(0);
+            let most = group.most();
             if longest.max_ns >= thresholds.starvation_ns && self.is_out_of_proportion(longest.lock, most) {
                 let mode = if longest.detail == WaitKind::Shared as u32 { Mode::Shared } else { Mode::Exclusive };
                 let wait = Lasting {

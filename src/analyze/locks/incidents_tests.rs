@@ -19,7 +19,7 @@ fn row(kind: IncidentKind, detail: u32, thread: u32, lock: u32, access: u32) -> 
         access,
         other_access: 0,
         other: 0,
-        reserved: 0,
+        spawned: 0,
         task: 0,
         count: 1,
         total_ns: 0,

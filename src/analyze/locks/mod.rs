@@ -3,6 +3,7 @@
 //! ```text
 //! edges + structural events --structure--> edges with clocks --lock_order--> lock-order-inversion
 //! snapshot of waits and holds --waits_for--> stuck threads    --deadlock----> deadlock, lost-wakeup, may the program be ended
+//! the same of tasks           --task_waits-> deadlocks among tasks
 //! ```
 //!
 //! The analyses know threads by serial, locks by [`LockId`] and code by [`Place`]; a [`Describe`] turns these
@@ -15,6 +16,7 @@ pub mod incidents;
 pub mod lock_order;
 pub mod recorded;
 pub mod structure;
+pub mod task_waits;
 pub mod tasks;
 pub mod waits_for;
 

@@ -4,6 +4,7 @@ use super::deadlock::{self, Hang};
 use super::incidents::{Holder, Incidents, Lasting};
 use super::lock_order::{self, Edge, Orders, Write};
 use super::structure::{Structural, moments_of_edges};
+use super::task_waits::{self, HoldAt, PermitLock, Permits, TaskAt, TaskSnapshot, WaitAt};
 use super::waits_for::{Activity, Awaited, Held, Missed, Snapshot, ThreadAt, Wait};
 use super::{Describe, Hold, Lock, LockId, LockRules, Locks, Mode, Place};
 use crate::analyze::sides::Context;
@@ -15,7 +16,7 @@ use crate::wire::locks::*;
 use crate::wire::recording::{AccessRow, Counter, NO_SITE, Table, ThreadRow};
 use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitKind};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A kernel thread of the target.
@@ -35,6 +36,7 @@ pub struct Recorded {
     /// By serial, of the threads that hold, wait or initialise: of ten thousands that came and went there are few.
     live: BTreeMap<usize, LiveRow>,
     threads: Vec<ThreadRow>,
+    tasks: Vec<TaskRow>,
     has_signal_handlers: bool,
 }
 
@@ -55,6 +57,7 @@ impl Recorded {
             orders: recording.collect(0, count(Table::Orders)),
             live,
             threads: recording.collect(0, count(Table::Threads)),
+            tasks: recording.collect(0, count(Table::Tasks)),
             has_signal_handlers: header.counter(Counter::SignalHandlers) > 0,
         }
     }
@@ -341,6 +344,85 @@ impl Recorded {
         }
     }
 
+    /// What each task does. `before` is an earlier look: what a task waits for counts where both see the same.
+    pub(in crate::analyze) fn task_snapshot(
+        &self,
+        before: &Recorded,
+        now_ns: u64,
+        names: &Names<'_, '_>,
+    ) -> TaskSnapshot {
+        let mut snapshot = TaskSnapshot { now_ns, ..TaskSnapshot::default() };
+        for (index, row) in self.tasks.iter().enumerate().filter(|(_, row)| row.address != 0) {
+            let is_stable = before.tasks.get(index) == Some(row) && row.sequence & 1 == 0;
+            let is_idle = row.state == 0 && row.wakers != WAKERS_UNKNOWN && row.is_thread == 0;
+            let waits = row.waits.iter().filter(|wait| wait.future != 0).map(|wait| WaitAt {
+                lock: LockId(wait.lock),
+                place: Place(wait.access),
+                since_ns: wait.since_ns,
+                is_assigned: wait.flags & WAIT_ASSIGNED != 0,
+                has_own_waker: wait.flags & WAIT_OWN_WAKER != 0,
+            });
+            let holds = row.holds.iter().take(row.hold_count as usize).map(|hold| HoldAt {
+                lock: LockId(hold.lock),
+                place: Place(hold.access),
+                has_spawned_since: hold.reserved != row.spawns,
+                is_owned: false,
+            });
+            snapshot.tasks.push(TaskAt {
+                id: index as u32,
+                number: row.number,
+                spawned: Place(row.spawned),
+                spawner: row.spawner.checked_sub(1),
+                thread: row.thread.checked_sub(1).filter(|_| row.is_thread != 0),
+                wakers: (is_stable && is_idle).then_some(row.wakers),
+                waits: waits.collect(),
+                holds: holds.collect(),
+            });
+        }
+        // Symbolising is the costly part: only what is waited for matters.
+        let wanted: HashSet<LockId> =
+            snapshot.tasks.iter().flat_map(|task| &task.waits).map(|wait| wait.lock).collect();
+        for lock in &wanted {
+            if let Some(known) = self.permit_lock(*lock, names) {
+                snapshot.locks.insert(*lock, known);
+            }
+        }
+        for hold in snapshot.tasks.iter_mut().flat_map(|task| &mut task.holds) {
+            hold.is_owned = wanted.contains(&hold.lock) && is_owned(&names.frames(hold.place));
+        }
+        snapshot
+    }
+
+    fn permit_lock(&self, lock: LockId, names: &Names<'_, '_>) -> Option<PermitLock> {
+        let row = self.locks.get(lock.0 as usize).filter(|row| row.gone == 0)?;
+        // It may have handed its end of the channel to a task that it spawned since.
+        let task = row.users as u32 & 0xffff;
+        let is_receiver = |known: &TaskRow| {
+            known.address != 0 && receiver_of(task, known.number, known.spawns) == row.users && row.users != 0
+        };
+        let receiver = self.tasks.get(task as usize).filter(|known| is_receiver(known)).map(|_| task);
+        Some(PermitLock {
+            kind: permits(&names.frames(Place(row.first_access)))?,
+            is_unsure: row.lock_type & LOCK_UNSURE != 0,
+            is_handed_over: row.users != 0,
+            receiver,
+        })
+    }
+
+    /// The deadlocks among tasks.
+    pub(in crate::analyze) fn task_deadlocks(
+        &self,
+        before: &Recorded,
+        now_ns: u64,
+        names: &Names<'_, '_>,
+    ) -> Vec<Finding> {
+        let waits = |row: &TaskRow| row.address != 0 && row.waits.iter().any(|wait| wait.future != 0);
+        if !self.tasks.iter().any(waits) {
+            return Vec::new();
+        }
+        task_waits::explain(&self.task_snapshot(before, now_ns, names), names)
+    }
+
     /// Explains a snapshot.
     pub(in crate::analyze) fn hang(&self, snapshot: &Snapshot, names: &Names<'_, '_>) -> Hang {
         deadlock::explain(snapshot, &|lock| self.rules(lock), names)
@@ -386,6 +468,24 @@ fn lock_type(row: &LockRow) -> Type {
     Type::from_u8(row.lock_type as u8)
 }
 
+/// What a lock that counts permits is, by the code that takes them.
+fn permits(frames: &[Frame]) -> Option<Permits> {
+    const FILES: [(&str, Permits); 4] = [
+        ("/src/sync/mutex.rs", Permits::Mutex),
+        ("/src/sync/rwlock.rs", Permits::RwLock),
+        ("/src/sync/semaphore.rs", Permits::Semaphore),
+        ("/src/sync/mpsc/bounded.rs", Permits::Channel),
+    ];
+    let kind = |frame: &Frame| FILES.iter().find(|(file, _)| frame.file.ends_with(file)).map(|(_, kind)| *kind);
+    frames.iter().find_map(kind)
+}
+
+/// Whether a guard is one that owns its lock, and may be sent anywhere.
+fn is_owned(frames: &[Frame]) -> bool {
+    let tokio = frames.iter().take_while(|frame| frame.file.contains("/src/sync/"));
+    tokio.into_iter().any(|frame| frame.function.contains("_owned"))
+}
+
 fn hold(row: &HoldRow) -> Hold {
     let mode = if row.shared != 0 { Mode::Shared } else { Mode::Exclusive };
     Hold { lock: LockId(row.lock), mode, place: Place(row.access) }
@@ -424,7 +524,7 @@ impl<'a, 'c> Names<'a, 'c> {
 
     /// Name and type of a lock that lies in no static: of the field that it was first taken through, or that place.
     fn name_by_acquisition(&self, row: &LockRow) -> (String, String) {
-        let kind = lock_type(row).name();
+        let kind = self.kind(row);
         let field = self.field(row.first_access);
         let number = self.number(row, field.as_ref());
         let number = if number > 0 { format!(" (no. {number})") } else { String::new() };
@@ -470,6 +570,19 @@ impl<'a, 'c> Names<'a, 'c> {
         if of_name.len() > 1 { position + 1 } else { 0 }
     }
 
+    /// The word of the report for a lock's type.
+    fn kind(&self, row: &LockRow) -> &'static str {
+        if lock_type(row) != Type::TokioPermits {
+            return lock_type(row).name();
+        }
+        match permits(&self.frames(Place(row.first_access))) {
+            Some(Permits::Mutex) => "tokio::sync::Mutex",
+            Some(Permits::RwLock) => "tokio::sync::RwLock",
+            Some(Permits::Channel) => "tokio::sync::mpsc",
+            Some(Permits::Semaphore) | None => Type::TokioPermits.name(),
+        }
+    }
+
     /// What locks first taken at one place have in common.
     fn class_key(&self, row: &LockRow) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -478,7 +591,7 @@ impl<'a, 'c> Names<'a, 'c> {
             Some(frame) => frame.module_offset.hash(&mut hasher),
             None => row.address.hash(&mut hasher),
         }
-        if let Some((name, _)) = self.context.borrow().static_lock(row.address, lock_type(row).name()) {
+        if let Some((name, _)) = self.context.borrow().static_lock(row.address, self.kind(row)) {
             name.hash(&mut hasher);
         }
         hasher.finish()
@@ -509,14 +622,15 @@ impl Describe for Names<'_, '_> {
         let Some(row) = self.locks.get(lock.0 as usize).copied() else {
             return LockRef { name: format!("lock {}", lock.0), ..LockRef::default() };
         };
-        let by_static = self.context.borrow().static_lock(row.address, lock_type(&row).name());
+        let kind = self.kind(&row);
+        let by_static = self.context.borrow().static_lock(row.address, kind);
         let (name, type_name) = match by_static {
             Some(named) => named,
             None => self.name_by_acquisition(&row),
         };
         LockRef {
             name,
-            kind: lock_type(&row).name().to_owned(),
+            kind: kind.to_owned(),
             type_name,
             address: format!("{:#x}", row.address),
             mode: String::new(),

@@ -53,14 +53,18 @@ impl Incidents {
                 let lock = finding::lock_ref(describe, &hold);
                 stacks.push(finding::stack(describe, "held", holder.thread, holder.place, Some(lock), &[]));
             }
+            stacks.extend(spawn_stack(longest, describe));
             let mut finding = finding::finding(Kind::BlockingInAsync, Confidence::Confirmed, title, fix, stacks);
             finding.count = group.sum(|row| row.count);
+            finding.notes.extend(spawned_at(longest, describe));
             finding.notes.push(format!(
                 "It blocked {}, for {} in total, {} at most.",
                 times(finding.count),
                 duration(group.sum(|row| row.total_ns)),
                 duration(longest.max_ns)
             ));
+            finding.notes.extend(could_run(group.most()));
+            finding.notes.extend(polled_late(&self.rows, longest, describe));
             findings.push(finding);
         }
         findings
@@ -78,10 +82,11 @@ impl Incidents {
             let hold = self.hold(row.lock, row.other_access);
             let lock = finding::lock_ref(describe, &hold);
             let name = lock.name.clone();
-            let stacks = vec![
+            let mut stacks = vec![
                 finding::stack(describe, "held", row.thread, hold.place, Some(lock.clone()), &[]),
                 finding::stack(describe, "waiting", waiter.thread, Place(waiter.access), Some(lock), &[]),
             ];
+            stacks.extend(spawn_stack(row, describe));
             let title = format!("a task keeps `{name}` across an `.await`, and another blocks its worker for it");
             let fix = format!(
                 "Drop the guard taken at {} before the `.await`, or use `tokio::sync::Mutex`.",
@@ -89,11 +94,49 @@ impl Incidents {
             );
             let mut finding = finding::finding(Kind::BlockingInAsync, Confidence::Confirmed, title, fix, stacks);
             finding.count = group.sum(|row| row.count);
+            finding.notes.extend(spawned_at(row, describe));
             finding.notes.push(format!("A worker was blocked for {}.", duration(waiter.max_ns)));
+            finding.notes.extend(could_run(waiter.most));
             findings.push(finding);
         }
         findings
     }
+}
+
+/// The stack of the call that spawned the task of an incident, from the program's own code on.
+fn spawn_stack(row: &IncidentRow, describe: &dyn Describe) -> Option<Stack> {
+    let place = Some(Place(row.spawned)).filter(|place| place.0 != 0)?;
+    let mut stack = finding::stack(describe, "spawned", row.thread, place, None, &[]);
+    let own = stack.frames.iter().position(|frame| !finding::is_library(frame))?;
+    stack.frames.drain(..own);
+    Some(stack)
+}
+
+fn spawned_at(row: &IncidentRow, describe: &dyn Describe) -> Option<String> {
+    let stack = spawn_stack(row, describe)?;
+    Some(format!("The task was spawned at {}.", at(&stack.frames)))
+}
+
+/// How many tasks waited for a worker.
+fn could_run(tasks: u64) -> Option<String> {
+    match tasks {
+        0 => None,
+        1 => Some("One task could have run meanwhile.".to_owned()),
+        tasks => Some(format!("{tasks} tasks could have run meanwhile.")),
+    }
+}
+
+/// The task that was woken and not polled for the longest while an incident lasted.
+fn polled_late(rows: &[IncidentRow], row: &IncidentRow, describe: &dyn Describe) -> Option<String> {
+    let begin = |row: &IncidentRow| row.at_ns.saturating_sub(row.max_ns);
+    let meanwhile = |late: &&IncidentRow| {
+        IncidentKind::from_u32(late.kind) == Some(IncidentKind::LatePoll)
+            && begin(late) < row.at_ns
+            && late.at_ns > begin(row)
+    };
+    let late = rows.iter().filter(meanwhile).max_by_key(|late| late.max_ns)?;
+    let at = spawn_stack(late, describe).map_or(String::new(), |stack| format!(" spawned at {}", at(&stack.frames)));
+    Some(format!("The task{at} was woken and had to wait {} for its poll.", duration(late.max_ns)))
 }
 
 /// A frame of tokio's, in any version.
@@ -118,7 +161,8 @@ fn is_poll(frame: &Frame) -> bool {
 /// The outermost function of the program's own below the poll: the task's async function or block.
 fn task_name(frames: &[Frame]) -> Option<String> {
     let inner = frames.iter().take_while(|frame| !is_poll(frame));
-    let own = inner.filter(|frame| !is_tokio(frame) && !finding::is_library(frame)).last()?;
+    let is_own = |frame: &&Frame| !is_tokio(frame) && !finding::is_library(frame) && frame.line != 0;
+    let own = inner.filter(is_own).last()?;
     Some(own.function.clone())
 }
 
@@ -172,8 +216,12 @@ pub fn long_polls(
         let fix =
             "Do the work in `tokio::task::spawn_blocking`, or let others run with `tokio::task::yield_now`.".to_owned();
         let stack = Stack { frames, ..finding::stack(describe, "polling", row.thread, Place(row.access), None, &[]) };
-        let mut finding = finding::finding(Kind::BlockingInAsync, confidence, title, fix, vec![stack]);
+        let stacks = [stack].into_iter().chain(spawn_stack(row, describe)).collect();
+        let mut finding = finding::finding(Kind::BlockingInAsync, confidence, title, fix, stacks);
         finding.count = row.count;
+        finding.notes.extend(spawned_at(row, describe));
+        finding.notes.extend(could_run(row.most));
+        finding.notes.extend(polled_late(rows, row, describe));
         finding.notes.push(format!("It did so {}; {} samples were taken meanwhile.", times(row.count), samples.len()));
         if !findings.iter().any(|known| known.id == finding.id) {
             findings.push(finding);
