@@ -1,12 +1,12 @@
-//! Programs whose locks are watched, to be timed by `tests/bench/locks.py`: `lock_programs hot|channel|words|echo`.
+//! Programs whose locks are watched, to be timed by `tests/bench/waiting.py`: `lock_programs hot|channel|words|echo|rayon`.
 //!
-//! Prints two figures in nanoseconds: the process's CPU time, and what of it was spent after `main` began.
+//! Prints three figures in nanoseconds: the process's CPU time, what of it was spent after `main` began, and the time since then.
 
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nanoseconds of CPU time of the process so far, ended threads included.
 fn cpu_ns() -> u64 {
@@ -123,16 +123,31 @@ fn echo() -> u64 {
     })
 }
 
+/// Sums over rayon's threads, merged under one mutex now and then.
+fn sums() -> u64 {
+    use rayon::prelude::*;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+    let total = Mutex::new(0u64);
+    pool.install(|| {
+        (0..20_000u64).into_par_iter().for_each(|n| {
+            let sum = (0..500).fold(n, |x, k| x.wrapping_add(digest(x ^ k)));
+            *total.lock().expect("not poisoned") ^= sum;
+        });
+    });
+    total.into_inner().expect("not poisoned")
+}
+
 fn main() {
-    let begun = cpu_ns();
+    let (begun, start) = (cpu_ns(), Instant::now());
     let result = match std::env::args().nth(1).as_deref() {
         Some("hot") => hot(),
         Some("channel") => channel(),
         Some("words") => words(),
         Some("echo") => echo(),
-        _ => panic!("usage: lock_programs hot|channel|words|echo"),
+        Some("rayon") => sums(),
+        _ => panic!("usage: lock_programs hot|channel|words|echo|rayon"),
     };
     black_box(result);
     let end = cpu_ns();
-    println!("{end} {}", end - begun);
+    println!("{end} {} {}", end - begun, start.elapsed().as_nanos());
 }
