@@ -19,6 +19,7 @@
 use super::finding::{self, at};
 use super::{Describe, LockId, Place};
 use crate::report::{Confidence, Finding, Kind, LockRef, Stack, Thread, WaitsFor};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Serials of [`Thread`] from here on are tasks.
@@ -246,8 +247,8 @@ impl Scene<'_> {
                     cycle.reverse();
                     return Some(cycle);
                 }
-                if !by.contains_key(&edge.target) {
-                    by.insert(edge.target, *edge);
+                if let Entry::Vacant(first) = by.entry(edge.target) {
+                    first.insert(*edge);
                     queue.push_back(edge.target);
                 }
             }
