@@ -147,9 +147,11 @@ fn is_tokio(frame: &Frame) -> bool {
 /// Whether the stack, from where it blocks out to the poll, leads through something that is meant for blocking.
 fn may_block(frames: &[Frame]) -> bool {
     let inner = frames.iter().take_while(|frame| !is_poll(frame));
+    // By files within the crate, as [`is_poll`] knows it: a vendored tokio has no version in its path.
     inner.into_iter().any(|frame| {
-        is_tokio(frame)
-            && (frame.function.contains("block_in_place") || frame.file.ends_with("/runtime/blocking/task.rs"))
+        frame.file.ends_with("/runtime/blocking/task.rs")
+            || (frame.function.contains("block_in_place")
+                && (is_tokio(frame) || frame.file.ends_with("/runtime/scheduler/multi_thread/worker.rs")))
     })
 }
 
@@ -228,4 +230,28 @@ pub fn long_polls(
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_for_blocking_are_known_wherever_tokio_lies() {
+        let frame = |function: &str, file: &str| Frame {
+            function: function.to_owned(),
+            file: file.to_owned(),
+            line: 1,
+            ..Frame::default()
+        };
+        let poll = frame("poll<_>", "vendor/tokio/src/runtime/task/harness.rs");
+        let job = frame("poll<_>", "vendor/tokio/src/runtime/blocking/task.rs");
+        let in_place = frame("block_in_place<_>", "src/runtime/scheduler/multi_thread/worker.rs");
+        let own = frame("app::handle", "src/main.rs");
+        assert!(may_block(&[own.clone(), job.clone(), poll.clone()]));
+        assert!(may_block(&[own.clone(), in_place, poll.clone()]));
+        assert!(!may_block(&[own.clone(), poll.clone()]));
+        // A worker is itself a job for blocking, below the task that it polls.
+        assert!(!may_block(&[own, poll.clone(), job, poll]));
+    }
 }
