@@ -144,15 +144,19 @@ fn is_tokio(frame: &Frame) -> bool {
     frame.file.contains("/tokio-1") || frame.function.trim_start_matches('<').starts_with("tokio::")
 }
 
-/// Whether the stack, from where it blocks out to the poll, leads through something that is meant for blocking.
+/// Whether the stack, from where it blocks out to the poll, leads through something that is meant for blocking, or does not lead
+/// through a future at all: then it is the runtime's own work for a task, as at its shutdown.
 fn may_block(frames: &[Frame]) -> bool {
-    let inner = frames.iter().take_while(|frame| !is_poll(frame));
+    let poll = frames.iter().position(is_poll);
+    let inner = &frames[..poll.unwrap_or(frames.len())];
     // By files within the crate, as [`is_poll`] knows it: a vendored tokio has no version in its path.
-    inner.into_iter().any(|frame| {
-        frame.file.ends_with("/runtime/blocking/task.rs")
+    let in_file = |frame: &Frame, file: &str| frame.file.ends_with(file);
+    let is_meant = inner.iter().any(|frame| {
+        in_file(frame, "/runtime/blocking/task.rs")
             || (frame.function.contains("block_in_place")
-                && (is_tokio(frame) || frame.file.ends_with("/runtime/scheduler/multi_thread/worker.rs")))
-    })
+                && (is_tokio(frame) || in_file(frame, "/runtime/scheduler/multi_thread/worker.rs")))
+    });
+    is_meant || (poll.is_some() && !inner.iter().any(|frame| in_file(frame, "/runtime/task/core.rs")))
 }
 
 /// The runtime's function that polls a task.
@@ -247,11 +251,16 @@ mod tests {
         let poll = frame("poll<_>", "vendor/tokio/src/runtime/task/harness.rs");
         let job = frame("poll<_>", "vendor/tokio/src/runtime/blocking/task.rs");
         let in_place = frame("block_in_place<_>", "src/runtime/scheduler/multi_thread/worker.rs");
+        let future = frame("{closure#0}<_>", "vendor/tokio/src/runtime/task/core.rs");
         let own = frame("app::handle", "src/main.rs");
-        assert!(may_block(&[own.clone(), job.clone(), poll.clone()]));
-        assert!(may_block(&[own.clone(), in_place, poll.clone()]));
-        assert!(!may_block(&[own.clone(), poll.clone()]));
+        assert!(may_block(&[own.clone(), job.clone(), future.clone(), poll.clone()]));
+        assert!(may_block(&[own.clone(), in_place, future.clone(), poll.clone()]));
+        assert!(!may_block(&[own.clone(), future.clone(), poll.clone()]));
+        assert!(!may_block(&[own.clone(), frame("block_on", "src/runtime/park.rs")]));
+        // At its end a task is taken from the runtime's list, behind that list's lock.
+        let end = frame("remove<_>", "vendor/tokio/src/util/sharded_list.rs");
+        assert!(may_block(&[end, poll.clone(), future.clone(), poll.clone()]));
         // A worker is itself a job for blocking, below the task that it polls.
-        assert!(!may_block(&[own, poll.clone(), job, poll]));
+        assert!(!may_block(&[own, future.clone(), poll.clone(), job, future, poll]));
     }
 }

@@ -15,13 +15,13 @@ static volatile sig_atomic_t hits; static pthread_key_t key; static int dtor;
 static void h(int s){hits++;}
 static void h3(int s, siginfo_t*i, void*u){ void*b[32]; int n=backtrace(b,32); hits+=n>0; }
 static void *th(void*p){ pthread_setspecific(key,p); for(int i=0;i<200;i++){ void*q=malloc(i+1); memset(q,1,i+1); free(q);} return p; }
-static void kd(void*p){ dtor++; free(malloc(100)); }
-static void tm(union sigval v){ dtor+=100; free(malloc(10)); }
+static void kd(void*p){ __atomic_fetch_add(&dtor,1,__ATOMIC_RELAXED); free(malloc(100)); }
+static void tm(union sigval v){ __atomic_fetch_add(&dtor,100,__ATOMIC_RELAXED); free(malloc(10)); }
 static int c11(void*p){ return 7; }
 static pthread_once_t once=PTHREAD_ONCE_INIT; static int onced; static void of(void){onced++;}
 static sigjmp_buf jb; static void segv(int s){ siglongjmp(jb,1);} 
 static void *exiter(void*p){ pthread_exit((void*)5);} 
-static void cl(void*p){ dtor+=1000; }
+static void cl(void*p){ __atomic_fetch_add(&dtor,1000,__ATOMIC_RELAXED); }
 static void *canc(void*p){ pthread_cleanup_push(cl,0); for(;;) sleep(1); pthread_cleanup_pop(0); return 0;}
 int main(){
  pthread_key_create(&key,kd);
