@@ -66,7 +66,8 @@ fn walk(
     let mut frame = FrameAddress::InstructionPointer(ip);
     for depth in 0..MOST_FRAMES {
         let address = frame.address_for_lookup();
-        if space.in_runtime(address) {
+        let in_runtime = space.in_runtime(address);
+        if in_runtime {
             if depth == 0 {
                 frames.push(RUNTIME_FRAME);
             }
@@ -81,7 +82,6 @@ fn walk(
         } else {
             return (Ending::CutOff, false);
         }
-        let in_runtime = space.in_runtime(address);
         match space.unwinder.unwind_frame(frame, &mut registers, cache, &mut read) {
             Ok(Some(caller)) => match FrameAddress::from_return_address(caller) {
                 Some(caller) => frame = caller,

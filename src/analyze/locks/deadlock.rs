@@ -5,7 +5,7 @@
 
 use super::finding::{self, at, thread_name};
 use super::waits_for::{Activity, Awaited, Because, Snapshot, Stuck, ThreadAt, Wait, WaitsOn, stuck};
-use super::{Describe, Hold, LockId, LockRules, Mode};
+use super::{Describe, Hold, LockId, LockRules, Mode, cycle};
 use crate::report::{Confidence, Finding, Kind, LockRef, Stack, WaitsFor};
 use std::collections::{BTreeSet, HashMap};
 
@@ -444,30 +444,11 @@ impl Scene<'_> {
     }
 }
 
-/// The shortest cycle through `start` that avoids the threads in `without` (breadth first).
+/// The shortest cycle through `start` that avoids the threads in `without`.
 fn shortest_cycle(start: u32, from: &HashMap<u32, Vec<WaitsOn>>, without: &BTreeSet<u32>) -> Option<Vec<WaitsOn>> {
-    let mut by: HashMap<u32, WaitsOn> = HashMap::new();
-    let mut queue = std::collections::VecDeque::from([start]);
-    while let Some(at) = queue.pop_front() {
-        for edge in from.get(&at).map_or(&[][..], Vec::as_slice) {
-            if edge.target == start {
-                let mut cycle = vec![*edge];
-                let mut back = at;
-                while back != start {
-                    let edge = by.get(&back)?;
-                    cycle.push(*edge);
-                    back = edge.waiter;
-                }
-                cycle.reverse();
-                return Some(cycle);
-            }
-            if !without.contains(&edge.target) && !by.contains_key(&edge.target) {
-                by.insert(edge.target, *edge);
-                queue.push_back(edge.target);
-            }
-        }
-    }
-    None
+    let is_open = |edge: &&WaitsOn| edge.target == start || !without.contains(&edge.target);
+    let edges = |at| from.get(&at).into_iter().flatten().filter(is_open).copied().collect();
+    cycle::shortest_cycle(start, edges, |edge| (edge.waiter, edge.target))
 }
 
 /// `a`, `a and b`, `a, b and c`.

@@ -10,6 +10,7 @@
 //! into names and frames when a finding is built. Direction of error: what is not known (an owner, who could
 //! notify) counts as able to make progress, so a hang may be missed but none is invented.
 
+mod cycle;
 pub mod deadlock;
 pub mod finding;
 pub mod incidents;

@@ -17,10 +17,9 @@
 //! Who receives from a channel is known by what it did before, so that is "likely".
 
 use super::finding::{self, at};
-use super::{Describe, LockId, Place};
+use super::{Describe, LockId, Place, cycle};
 use crate::report::{Confidence, Finding, Kind, LockRef, Stack, Thread, WaitsFor};
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Serials of [`Thread`] from here on are tasks.
 pub use crate::report::place::FIRST_TASK;
@@ -227,33 +226,15 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// The shortest cycle through a task. Of several ways, one by a hold is preferred.
     fn shortest_cycle(&self, start: u32) -> Option<Vec<Edge>> {
-        let mut by: HashMap<u32, Edge> = HashMap::new();
-        let mut queue = VecDeque::from([start]);
-        while let Some(task) = queue.pop_front() {
+        let edges = |task| {
             // A task that takes a second permit of a semaphore may count on another's adding one.
             let is_alone = |edge: &&Edge| edge.target == task && self.kind(edge.wait.lock) == Some(Permits::Semaphore);
             let edges = self.stuck.get(&task).into_iter().flatten();
-            let mut edges: Vec<&Edge> = edges.filter(|edge| !is_alone(edge)).collect();
+            let mut edges: Vec<Edge> = edges.filter(|edge| !is_alone(edge)).copied().collect();
             edges.sort_by_key(|edge| matches!(edge.because, Because::IsBefore(_)));
-            for edge in edges {
-                if edge.target == start {
-                    let mut cycle = vec![*edge];
-                    let mut back = task;
-                    while back != start {
-                        let edge = by.get(&back)?;
-                        cycle.push(*edge);
-                        back = edge.waiter;
-                    }
-                    cycle.reverse();
-                    return Some(cycle);
-                }
-                if let Entry::Vacant(first) = by.entry(edge.target) {
-                    first.insert(*edge);
-                    queue.push_back(edge.target);
-                }
-            }
-        }
-        None
+            edges
+        };
+        cycle::shortest_cycle(start, edges, |edge| (edge.waiter, edge.target))
     }
 
     /// The tasks that wait, in the end, for members of `core`.
