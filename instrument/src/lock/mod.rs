@@ -17,6 +17,7 @@
 mod contention;
 mod incident;
 mod order;
+mod permits;
 mod slots;
 mod stack_cache;
 mod table;
@@ -191,7 +192,7 @@ pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     let packed = plan::site(site).0;
     let Some(operation) = operation_of(packed) else { return };
     if operation == Operation::TryPermits {
-        return task::tried(state, address, site);
+        return permits::tried(state, address, site);
     }
     // Inside a function that is the operation as a whole, that one's return is the acquisition.
     if outer(state, address as u64, |operation| operation.takes()) {
@@ -248,7 +249,7 @@ pub fn blocked(state: &mut ThreadState, kind: WaitKind, since: u64, guest_bp: u6
 pub fn site_released(state: &mut ThreadState, address: usize, site: u32) {
     match operation_of(plan::site(site).0) {
         Some(Operation::MayUnlock) => may_release(state, address, site),
-        Some(Operation::CountPermits) => task::counts(state, address),
+        Some(Operation::CountPermits) => permits::counts(state, address),
         _ => gave_up(state, address, site),
     }
 }
@@ -256,7 +257,7 @@ pub fn site_released(state: &mut ThreadState, address: usize, site: u32) {
 /// An atomic operation is about to be made: one that gives a lock up, or by its holder an exchange of a lock word.
 pub fn atomic_before(state: &mut ThreadState, address: usize, site: u32) {
     match operation_of(plan::site(site).0) {
-        Some(Operation::CountPermits) => return task::counts(state, address),
+        Some(Operation::CountPermits) => return permits::counts(state, address),
         Some(operation) if operation.gives_up() => return gave_up(state, address, site),
         _ => {}
     }
@@ -445,9 +446,9 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
     }
     match operation {
         Operation::Wake => return task::woken(state, first),
-        Operation::CountPermits => return task::counts(state, first),
-        Operation::CancelPermits => return task::cancelled(state, first),
-        Operation::ForgetPermits => return task::forgets(first),
+        Operation::CountPermits => return permits::counts(state, first),
+        Operation::CancelPermits => return permits::cancelled(state, first),
+        Operation::ForgetPermits => return permits::forgets(first),
         _ => {}
     }
     let sp = state.guest_sp;
@@ -501,8 +502,8 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
             }
             task::poll_begins(state, &mut call);
         }
-        Operation::AcquirePermits => task::acquires(state, &mut call),
-        Operation::AssignPermits => task::assigns(state, &mut call),
+        Operation::AcquirePermits => permits::acquires(state, &mut call),
+        Operation::AssignPermits => permits::assigns(state, &mut call),
         _ => {}
     }
     let lock = &mut state.lock;
@@ -582,8 +583,8 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
             task::poll_ends(state, &call);
         }
         Operation::Spawn => task::spawned(state, result as usize, site),
-        Operation::AcquirePermits => task::acquired(state, &call, site, result),
-        Operation::TryPermits if result as u8 == 0 => task::tried(state, call.address as usize, site),
+        Operation::AcquirePermits => permits::acquired(state, &call, site, result),
+        Operation::TryPermits if result as u8 == 0 => permits::tried(state, call.address as usize, site),
         Operation::TryPermits => {}
         _ if operation.takes() => {
             let success = match success_of(call.packed) {
