@@ -157,7 +157,10 @@ impl Session {
         let recorded = Recorded::read(&self.recording);
         let mut context = self.context(&header);
         let names = Names::new(&mut context, &recorded);
-        Ok(recorded.inversions(&names))
+        let mut findings = recorded.inversions(&names);
+        // A task that queues for a lock makes its edge, so one that is deadlocked has made it.
+        findings.retain(|finding| !self.hangs.values().any(|hang| is_of_locks_of(finding, hang)));
+        Ok(findings)
     }
 
     /// The lock-order graph by names of locks.
@@ -468,4 +471,15 @@ fn thread_name(row: &ThreadRow) -> String {
 fn module_path(row: &ModuleRow) -> String {
     let len = row.path.iter().position(|byte| *byte == 0).unwrap_or(row.path.len());
     String::from_utf8_lossy(&row.path[..len]).into_owned()
+}
+
+/// Whether an inversion among tasks is about locks that a deadlock is about.
+fn is_of_locks_of(inversion: &Finding, hang: &Finding) -> bool {
+    let addresses = |finding: &Finding| -> Vec<String> {
+        finding.stacks.iter().filter_map(|stack| stack.lock.as_ref()).map(|lock| lock.address.clone()).collect()
+    };
+    let is_task =
+        |stack: &crate::report::Stack| stack.thread.as_ref().is_some_and(|thread| thread.serial >= place::FIRST_TASK);
+    let of_hang = addresses(hang);
+    inversion.stacks.iter().any(is_task) && addresses(inversion).iter().all(|address| of_hang.contains(address))
 }

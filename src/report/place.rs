@@ -162,7 +162,7 @@ pub fn place(frame: &Frame) -> String {
 }
 
 /// Serials from here on are not threads but tasks of an async runtime, whose names say all.
-pub const FIRST_TASK: u32 = 1 << 31;
+pub const FIRST_TASK: u32 = crate::wire::locks::FIRST_TASK;
 
 /// `main thread`, or `thread T3 'worker'`.
 pub fn thread_name(thread: &Thread) -> String {

@@ -142,7 +142,7 @@ fn ends_with(path: &str, suffix: &str) -> bool {
 }
 
 /// Names of operations, as rows have them.
-const OPERATIONS: [(&str, Operation); 26] = [
+const OPERATIONS: [(&str, Operation); 27] = [
     ("lock-exclusive", Operation::LockExclusive),
     ("lock-shared", Operation::LockShared),
     ("try-exclusive", Operation::TryExclusive),
@@ -169,6 +169,7 @@ const OPERATIONS: [(&str, Operation); 26] = [
     ("forget-permits", Operation::ForgetPermits),
     ("assign-permits", Operation::AssignPermits),
     ("cancel-permits", Operation::CancelPermits),
+    ("await-task", Operation::AwaitTask),
 ];
 
 /// Names of types, as rows have them.

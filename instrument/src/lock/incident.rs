@@ -125,7 +125,7 @@ fn add(new: &IncidentRow, duration: u64, most: u64, lost: u64, now: u64) {
 }
 
 /// The holds of a thread, oldest first: how many, and each by its place.
-fn holds(live: *mut LiveRow) -> (usize, impl Fn(usize) -> HoldRow) {
+pub(super) fn holds(live: *mut LiveRow) -> (usize, impl Fn(usize) -> HoldRow) {
     // SAFETY: the row is in the recording's mapping; only this thread writes it.
     let count = if live.is_null() { 0 } else { unsafe { addr_of!((*live).hold_count).read() as usize }.min(HOLDS) };
     (count, move |at: usize| {

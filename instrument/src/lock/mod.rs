@@ -22,6 +22,7 @@ mod slots;
 mod stack_cache;
 mod table;
 mod task;
+mod task_order;
 pub mod uncontended;
 mod wait;
 pub mod walk;
@@ -584,6 +585,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
         }
         Operation::Spawn => task::spawned(state, result as usize, site),
         Operation::AcquirePermits => permits::acquired(state, &call, site, result),
+        Operation::AwaitTask => task_order::awaited(state, call.address as usize),
         Operation::TryPermits if result as u8 == 0 => permits::tried(state, call.address as usize, site),
         Operation::TryPermits => {}
         _ if operation.takes() => {

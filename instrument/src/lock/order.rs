@@ -33,17 +33,17 @@ pub(super) fn init() -> bool {
     true
 }
 
-const NONE: HoldRow = HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 };
+pub(super) const NONE: HoldRow = HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 };
 
-fn mix(hash: u64, value: u64) -> u64 {
+pub(super) fn mix(hash: u64, value: u64) -> u64 {
     (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
-/// Counts a pair that is known, or makes `new` the row of one that is not. `again` changes a known row.
-fn once(hash: u64, new: impl FnOnce() -> OrderRow, again: impl FnOnce(*mut OrderRow)) {
+/// Makes `new` the row of a pair that is not known, or counts one that is if `again` says that it is this one. Whether either was so.
+pub(super) fn once(hash: u64, new: impl FnOnce() -> OrderRow, again: impl FnOnce(*mut OrderRow) -> bool) -> bool {
     let seen = SEEN.load(Ordering::Relaxed);
     if seen.is_null() {
-        return;
+        return true;
     }
     let mask = MASK.load(Ordering::Relaxed);
     let tag = hash & !0xffff_ffff | 1 << 63;
@@ -53,15 +53,14 @@ fn once(hash: u64, new: impl FnOnce() -> OrderRow, again: impl FnOnce(*mut Order
         let slot = unsafe { &*seen.add((hash as usize).wrapping_add(probe) & mask) };
         let mut there = slot.load(Ordering::Relaxed);
         if there == 0 {
-            let Some(make) = new.take() else { return };
+            let Some(make) = new.take() else { return true };
             // The slot is taken first, so that one pair is logged once.
             match slot.compare_exchange(0, tag, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
-                    match rows::append(Table::Orders, &make()) {
-                        Some(row) => slot.store(tag | (u64::from(row) + 1), Ordering::Relaxed),
-                        None => record::count(Counter::LocksLost),
+                    if let Some(row) = append(&make()) {
+                        slot.store(tag | (u64::from(row) + 1), Ordering::Relaxed);
                     }
-                    return;
+                    return true;
                 }
                 Err(other) => {
                     there = other;
@@ -72,14 +71,27 @@ fn once(hash: u64, new: impl FnOnce() -> OrderRow, again: impl FnOnce(*mut Order
         if there & !0xffff_ffff == tag {
             let row = (there & 0xffff_ffff) as u32;
             if let Some(row) = row.checked_sub(1).and_then(|row| rows::row::<OrderRow>(Table::Orders, row)) {
-                // SAFETY: the row is in the mapping; the field is accessed atomically by both sides.
-                unsafe { AtomicU64::from_ptr(&raw mut (*row).count) }.fetch_add(1, Ordering::Relaxed);
-                again(row);
+                let is_it = again(row);
+                if is_it {
+                    // SAFETY: the row is in the mapping; the field is accessed atomically by both sides.
+                    unsafe { AtomicU64::from_ptr(&raw mut (*row).count) }.fetch_add(1, Ordering::Relaxed);
+                }
+                return is_it;
             }
-            return;
+            return true;
         }
     }
     record::count(Counter::LocksLost);
+    true
+}
+
+/// Adds a row to the log; `None` (counted) where there is no room.
+pub(super) fn append(row: &OrderRow) -> Option<u32> {
+    let index = rows::append(Table::Orders, row);
+    if index.is_none() {
+        record::count(Counter::LocksLost);
+    }
+    index
 }
 
 /// A lock was taken, and is not among the thread's holds yet.
@@ -132,7 +144,7 @@ pub(super) fn taken(state: &mut ThreadState, live: *mut LiveRow, taken: &HoldRow
         OrderRow { kind: kind as u32, thread, object: 0, held, wanted: *taken, others, count: 1 }
     };
     if has_readers && taken.shared == 0 {
-        once(mix(base, 0x77), || row(OrderKind::Write, NONE, others(usize::MAX)), |_| {});
+        once(mix(base, 0x77), || row(OrderKind::Write, NONE, others(usize::MAX)), |_| true);
     }
     for at in 0..count {
         let held = hold(at);
@@ -145,16 +157,14 @@ pub(super) fn taken(state: &mut ThreadState, live: *mut LiveRow, taken: &HoldRow
                 hash = mix(hash, u64::from(other));
             }
         }
-        once(hash, || row(OrderKind::Edge, held, others(at)), |_| {});
+        once(hash, || row(OrderKind::Edge, held, others(at)), |_| true);
     }
 }
 
-fn log(kind: OrderKind, thread: u32, object: u64, access: u32) {
+pub(super) fn log(kind: OrderKind, thread: u32, object: u64, access: u32) {
     let wanted = HoldRow { access, ..NONE };
     let row = OrderRow { kind: kind as u32, thread, object, held: NONE, wanted, others: [0; OTHERS], count: 1 };
-    if rows::append(Table::Orders, &row).is_none() {
-        record::count(Counter::LocksLost);
-    }
+    append(&row);
 }
 
 /// `parent` is about to create the thread of serial `child`.
@@ -208,7 +218,9 @@ pub(super) fn notified(state: &mut ThreadState, object: usize, site: u32) {
         count: 1,
     };
     // SAFETY: the row is in the mapping; the reader takes any value of the field.
-    once(mix(mix(0x6e, object as u64), u64::from(access)), new, |row| unsafe {
-        (&raw mut (*row).others).write_volatile(others);
+    once(mix(mix(0x6e, object as u64), u64::from(access)), new, |row| {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*row).others).write_volatile(others) };
+        true
     });
 }

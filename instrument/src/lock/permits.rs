@@ -13,7 +13,7 @@
 //! task than their holder count as given back.
 
 use super::task::{present, references, row, with};
-use super::{CALLS, Call, ThreadState, stack_cache, table};
+use super::{CALLS, Call, ThreadState, stack_cache, table, task_order};
 use crate::record;
 use conprof_wire::locks::*;
 use conprof_wire::recording::Counter;
@@ -21,6 +21,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Words of a semaphore, its count of permits among them: a lock, a list's two ends, a flag and the count.
 const SEMAPHORE_WORDS: usize = 5;
+
+/// Position of the count in its word; below it is whether the semaphore is closed.
+const COUNT_SHIFT: u32 = 1;
+
+/// Words of a future that takes permits: a waiter's state, waker and neighbours, the semaphore, how many, and whether it queues.
+const FUTURE_WORDS: usize = 8;
 
 /// Offset of the count of permits in a semaphore, plus 1, once it is known.
 static COUNT_OFFSET: AtomicU32 = AtomicU32::new(0);
@@ -36,6 +42,9 @@ pub(super) fn counts(state: &mut ThreadState, address: usize) {
     let sp = state.guest_sp;
     if let Some(call) = innermost(state, Operation::AcquirePermits, sp) {
         call.second = address as u64;
+        // SAFETY: the target is about to change the word.
+        let count = unsafe { (address as *const u64).read_volatile() } >> COUNT_SHIFT;
+        call.since = call.since.max(count);
     }
 }
 
@@ -82,9 +91,13 @@ pub(super) fn acquired(state: &mut ThreadState, call: &Call, site: u32, result: 
         with(call.task, |row| row.state |= TASK_UNSURE);
         return;
     };
+    let most = table::note_permits(lock, call.since);
+    let shares = !takes_all(future, most);
+    let wanted = HoldRow { lock, shared: u32::from(shares), access, reserved: 0 };
     if outcome == 0 {
         with(call.task, |row| forget(row, future));
-        holds_now(call.task, lock, access);
+        task_order::taken(state, call.task, &wanted, most);
+        holds_now(call.task, lock, access, shares);
         return;
     }
     let references_before = call.acquisitions;
@@ -110,6 +123,15 @@ pub(super) fn acquired(state: &mut ThreadState, call: &Call, site: u32, result: 
         }
         wait.flags &= !WAIT_ASSIGNED;
     });
+    task_order::taken(state, call.task, &wanted, most);
+}
+
+/// Whether a future wants all permits that there are: a lock alone.
+fn takes_all(future: u64, most: u32) -> bool {
+    // One of its words says how many it wants; the others are addresses, flags and how many it still lacks.
+    // SAFETY: the future, which was just polled, has this many words.
+    let mut words = (0..FUTURE_WORDS).map(|at| unsafe { (future as *const u64).add(at).read_volatile() });
+    most <= 1 || words.any(|word| word == u64::from(most))
 }
 
 /// Takes an element out, so that those after it move up.
@@ -127,7 +149,7 @@ fn forget(row: &mut TaskRow, future: u64) -> bool {
     true
 }
 
-fn holds_now(task: u32, lock: u32, access: u32) {
+fn holds_now(task: u32, lock: u32, access: u32, shares: bool) {
     if table::receiver(lock) != 0 {
         // Whoever takes these permits does not keep them.
         return;
@@ -140,8 +162,9 @@ fn holds_now(task: u32, lock: u32, access: u32) {
         let sent = || row.holds.iter().take(count).position(|hold| table::receiver(hold.lock) != 0);
         let at = same.or_else(|| if count < TASK_HOLDS { Some(count) } else { sent() });
         let Some(place) = at.and_then(|at| row.holds.get_mut(at)) else { return false };
-        let before = if same.is_some() { place.shared } else { 0 };
-        *place = HoldRow { shared: before.saturating_add(1), ..hold };
+        let before = if same.is_some() { place.shared & !TASK_HOLD_SHARED } else { 0 };
+        let mode = if shares { TASK_HOLD_SHARED } else { 0 };
+        *place = HoldRow { shared: before.saturating_add(1) | mode, ..hold };
         if at == Some(count) {
             row.hold_count += 1;
         }
@@ -158,7 +181,9 @@ pub(super) fn tried(state: &mut ThreadState, address: usize, site: u32) {
     let task = present(state);
     let access = stack_cache::place(state, site);
     if let Some(lock) = table::find_or_add(address, Type::TokioPermits, access) {
-        holds_now(task, lock, access);
+        // SAFETY: the target has just changed the word.
+        let left = unsafe { (address as *const u64).read_volatile() } >> COUNT_SHIFT;
+        holds_now(task, lock, access, left != 0);
     }
 }
 
@@ -211,7 +236,7 @@ pub(super) fn forgets(semaphore: usize) {
 fn give_back(row: &mut TaskRow, lock: u32, permits: u64) -> bool {
     let count = (row.hold_count as usize).min(TASK_HOLDS);
     let Some(at) = row.holds.iter().take(count).position(|hold| hold.lock == lock) else { return false };
-    if let Some(hold) = row.holds.get_mut(at).filter(|hold| permits == 1 && hold.shared > 1) {
+    if let Some(hold) = row.holds.get_mut(at).filter(|hold| permits == 1 && hold.shared & !TASK_HOLD_SHARED > 1) {
         hold.shared -= 1;
         return true;
     }

@@ -191,6 +191,20 @@ pub(super) fn set_owner(index: u32, owner: u32) {
     }
 }
 
+/// Notes how many permits there were of a lock; how many at most so far.
+pub(super) fn note_permits(index: u32, count: u64) -> u32 {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    // SAFETY: `field` passes a row of the mapping.
+    let most = field(index, |row| unsafe { &raw mut (*row).owner });
+    most.map_or(0, |most| {
+        if most.load(Ordering::Relaxed) < count {
+            most.fetch_max(count, Ordering::Relaxed).max(count)
+        } else {
+            most.load(Ordering::Relaxed)
+        }
+    })
+}
+
 /// Notes that a thread has used the lock.
 pub(super) fn note_user(index: u32, serial: u32) {
     let bit = 1u64 << (serial % 64);
@@ -231,7 +245,9 @@ pub(super) fn gone(address: usize) {
 }
 
 fn end(index: u32) {
-    set_owner(index, 0);
+    if lock_type(index) != Type::TokioPermits {
+        set_owner(index, 0);
+    }
     super::contention::gone(index);
     // SAFETY: `field` passes a row of the mapping.
     let (Some(gone), Some(lock_type)) = (

@@ -14,7 +14,7 @@
 //!   task's memory takes the address away first ([`gone`]).
 //! - Tasks that find no room are counted, and take part in no finding.
 
-use super::{Call, ThreadState, incident, permits, stack_cache, table};
+use super::{Call, ThreadState, incident, permits, stack_cache, table, task_order};
 use crate::record::{self, table as rows};
 use crate::rt::syscall;
 use conprof_wire::locks::*;
@@ -87,7 +87,7 @@ fn begin(row: &mut TaskRow, address: usize) {
 }
 
 /// The row of a task that is known.
-fn find(address: usize) -> Option<u32> {
+pub(super) fn find(address: usize) -> Option<u32> {
     table::find(address).filter(|index| table::lock_type(*index) == Type::Task)
 }
 
@@ -175,13 +175,14 @@ pub(super) fn spawned(state: &mut ThreadState, address: usize, site: u32) {
     }
     let access = stack_cache::place(state, site);
     let spawner = state.serial + 1;
+    let parent = present(state);
+    let (parent, born) = with(parent, task_order::births).unwrap_or((NO_PARENT, 0));
     could_run(state, index, |row| {
         row.spawned = access;
         row.spawner = spawner;
+        (row.parent, row.born) = (parent, born);
         row.polls == 0
     });
-    let parent = present(state);
-    with(parent, |row| row.spawns = row.spawns.wrapping_add(1));
 }
 
 /// A task is woken.
@@ -263,6 +264,11 @@ fn header(row: &TaskRow) -> u64 {
     }
     // SAFETY: the row has the task's address, so its memory is not freed before the row's word is given back.
     unsafe { (row.address as *const u64).read_volatile() }
+}
+
+/// Whether a task has ended.
+pub(super) fn is_complete(row: &TaskRow) -> bool {
+    header(row) & COMPLETE != 0
 }
 
 /// References to a task that is being polled, as its header counts them; 0 where the row is no task's.

@@ -63,6 +63,8 @@ pub enum Operation {
     AssignPermits = 26,
     /// Drops a future (first argument) that takes permits.
     CancelPermits = 27,
+    /// Asks for the result of a task (first argument), which may have ended.
+    AwaitTask = 28,
 }
 
 impl Operation {
@@ -96,6 +98,7 @@ impl Operation {
             25 => Operation::ForgetPermits,
             26 => Operation::AssignPermits,
             27 => Operation::CancelPermits,
+            28 => Operation::AwaitTask,
             _ => return None,
         })
     }
@@ -138,7 +141,10 @@ impl Operation {
 
     /// Whether a jump out of a function that is this operation counts as its end, as its outcome does not matter.
     pub const fn may_end_by_jump(self) -> bool {
-        matches!(self, Operation::Poll | Operation::PollRoot | Operation::Idle | Operation::AssignPermits)
+        matches!(
+            self,
+            Operation::Poll | Operation::PollRoot | Operation::Idle | Operation::AssignPermits | Operation::AwaitTask
+        )
     }
 
     /// Whether it shares.
@@ -257,7 +263,7 @@ impl Type {
 
     /// Whether a reader waits behind a writer that waits.
     pub const fn readers_wait_behind_writers(self) -> bool {
-        matches!(self, Type::StdRwLock | Type::ParkingLotRwLock)
+        matches!(self, Type::StdRwLock | Type::ParkingLotRwLock | Type::TokioPermits)
     }
 
     /// Whether a thread that does not get it keeps trying, on the processor and in no function of its own.
@@ -313,7 +319,8 @@ pub struct LockRow {
     pub users: u64,
     /// Not zero once the memory was freed. Atomic.
     pub gone: u32,
-    /// Serial, plus 1, of the thread that holds it alone; 0 where none does. Atomic.
+    /// Serial, plus 1, of the thread that holds it alone; 0 where none does. Of a lock of [`Type::TokioPermits`] instead how many
+    /// permits there were at most. Atomic.
     pub owner: u32,
 }
 
@@ -415,7 +422,19 @@ pub enum OrderKind {
     Acquire = 6,
     /// `thread` wakes waiters of the condition variable or thread at `object`; the latest one of each is kept.
     Notify = 7,
+    /// The task `thread` was born: after what the lower half of `object` did ([`NO_PARENT`] where that is not known) in the rows before
+    /// the upper half. `wanted.access` is where it was spawned, [`BORN_SPAWNER`] by whom.
+    Task = 8,
 }
+
+/// In [`OrderRow`]: serials of threads from here on are numbers of tasks.
+pub const FIRST_TASK: u32 = 1 << 31;
+/// In place of who a task comes after: not known.
+pub const NO_PARENT: u32 = u32::MAX;
+/// Place in [`OrderRow::others`] of the serial, plus 1, of the thread that spawned a task.
+pub const BORN_SPAWNER: usize = 0;
+/// Bit of [`HoldRow::shared`] in [`TaskRow::holds`]: with others.
+pub const TASK_HOLD_SHARED: u32 = 1 << 31;
 
 /// Other locks held that an order row names.
 pub const OTHERS: usize = 6;
@@ -436,7 +455,7 @@ pub struct OrderRow {
     pub thread: u32,
     /// Thread serial, or address of a barrier or `Once`.
     pub object: u64,
-    /// The lock held and the one taken.
+    /// The lock held and the one taken. Of a task, `reserved` is 1 where it has spawned others since, which may have the guard.
     pub held: HoldRow,
     /// The one taken; `reserved` is 1 where it was not waited for.
     pub wanted: HoldRow,
@@ -517,6 +536,18 @@ pub struct TaskRow {
     pub wakers: u32,
     /// Tasks that it spawned.
     pub spawns: u32,
+    /// What it comes after, as of [`OrderKind::Task`].
+    pub parent: u32,
+    /// How many rows the order log had then.
+    pub born: u32,
+    /// 1 once its birth is in the log.
+    pub is_logged: u32,
+    /// Raised where it spawns or joins tasks, once anything was logged since.
+    pub phase: u32,
+    /// Rows of the log when it was raised last.
+    pub phase_rows: u32,
+    /// 1 once somebody has its result.
+    pub is_joined: u32,
     /// Holds in use.
     pub hold_count: u32,
     /// 1 for what a thread does outside tasks.
@@ -527,7 +558,7 @@ pub struct TaskRow {
     pub waits: [TaskWait; TASK_WAITS],
 }
 
-const _: () = assert!(size_of::<TaskRow>() == 72 + 16 * TASK_HOLDS + 32 * TASK_WAITS);
+const _: () = assert!(size_of::<TaskRow>() == 96 + 16 * TASK_HOLDS + 32 * TASK_WAITS);
 
 impl TaskRow {
     /// A row that is not in use.
@@ -544,6 +575,12 @@ impl TaskRow {
         state: 0,
         wakers: WAKERS_UNKNOWN,
         spawns: 0,
+        parent: NO_PARENT,
+        born: 0,
+        is_logged: 0,
+        phase: 0,
+        phase_rows: 0,
+        is_joined: 0,
         hold_count: 0,
         is_thread: 0,
         holds: [HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 }; TASK_HOLDS],

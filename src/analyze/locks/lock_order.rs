@@ -12,6 +12,7 @@
 
 use super::finding::{self, at, lock_ref, thread_name};
 use super::structure::Moment;
+use super::task_order::Doubt;
 use super::{Describe, Hold, LockId, Locks, Mode};
 use crate::report::{Confidence, Finding, Kind, Stack, WaitsFor};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -42,6 +43,8 @@ pub struct Edge {
     pub moment: Moment,
     /// How often it was seen.
     pub count: u64,
+    /// What makes a cycle with it less than confirmed.
+    pub doubt: Option<Doubt>,
 }
 
 impl Edge {
@@ -383,6 +386,12 @@ fn cycle_finding(cycle: &[&Edge], orders: &Orders, locks: &Locks, describe: &dyn
         confidence = Confidence::Possible;
         notes.push("The locks are different ones of the same kind (created, or first taken, at the same place); no cycle over the same locks was seen.".to_owned());
     }
+    for (bound, why) in cycle.iter().filter_map(|edge| edge.doubt) {
+        confidence = confidence.min(bound);
+        if !notes.iter().any(|note| note == why) {
+            notes.push(why.to_owned());
+        }
+    }
     let names: Vec<String> = cycle.iter().map(|e| format!("`{}`", describe.lock(e.held.lock).name)).collect();
     let title = if let [a, b] = cycle {
         format!(
@@ -449,7 +458,10 @@ fn recursive_read(edge: &Edge, orders: &Orders, locks: &Locks, describe: &dyn De
         at(&describe.frames(edge.held.place)),
         at(&describe.frames(edge.wanted.place)),
     );
-    Some(finding::finding(Kind::LockOrderInversion, Confidence::Confirmed, title, fix, stacks))
+    let (confidence, why) = edge.doubt.map_or((Confidence::Confirmed, None), |(bound, why)| (bound, Some(why)));
+    let mut finding = finding::finding(Kind::LockOrderInversion, confidence, title, fix, stacks);
+    finding.notes.extend(why.map(str::to_owned));
+    Some(finding)
 }
 
 #[cfg(test)]

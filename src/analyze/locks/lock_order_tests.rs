@@ -269,6 +269,7 @@ fn ten_thousand_accounts_in_one_order_are_silent_and_fast() {
                 others: Vec::new(),
                 moment: Moment::default(),
                 count: 1,
+                doubt: None,
             };
             orders.edges.push(edge);
         }

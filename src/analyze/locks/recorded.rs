@@ -2,14 +2,12 @@
 
 use super::deadlock::{self, Hang};
 use super::incidents::{Holder, Incidents, Lasting};
-use super::lock_order::{self, Edge, Orders, Write};
-use super::structure::{Structural, moments_of_edges};
 use super::task_waits::{self, HoldAt, PermitLock, Permits, TaskAt, TaskSnapshot, WaitAt};
 use super::waits_for::{Activity, Awaited, Held, Missed, Snapshot, ThreadAt, Wait};
-use super::{Describe, Hold, Lock, LockId, LockRules, Locks, Mode, Place};
+use super::{Describe, Hold, LockId, LockRules, Mode, Place, task_order};
 use crate::analyze::sides::Context;
 use crate::report::place::{place, primary};
-use crate::report::{Finding, Frame, LockOrder, LockRef, Thread};
+use crate::report::{Finding, Frame, LockRef, Thread};
 use crate::symbolize::LockName;
 use crate::trace::{HeaderView, Recording};
 use crate::wire::locks::*;
@@ -31,8 +29,8 @@ pub struct Task {
 /// The locks, order log and waits of a recording at one moment.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    locks: Vec<LockRow>,
-    orders: Vec<OrderRow>,
+    pub(super) locks: Vec<LockRow>,
+    pub(super) orders: Vec<OrderRow>,
     /// By serial, of the threads that hold, wait or initialise: of ten thousands that came and went there are few.
     live: BTreeMap<usize, LiveRow>,
     threads: Vec<ThreadRow>,
@@ -62,146 +60,13 @@ impl Recorded {
         }
     }
 
-    fn rules(&self, lock: LockId) -> LockRules {
+    pub(super) fn rules(&self, lock: LockId) -> LockRules {
         let kind = self.locks.get(lock.0 as usize).map_or(Type::Unknown, lock_type);
         LockRules {
             readers_wait_behind_writers: kind.readers_wait_behind_writers(),
             is_reentrant: kind.is_reentrant(),
             is_handed_over: kind == Type::Semaphore,
         }
-    }
-
-    /// The inversions in the lock order.
-    pub(in crate::analyze) fn inversions(&self, names: &Names<'_, '_>) -> Vec<Finding> {
-        let mut events = Vec::new();
-        let mut orders = Orders::default();
-        let mut moments_wanted = 0;
-        let mut edge_moments = Vec::new();
-        let mut write_moments = Vec::new();
-        for row in &self.orders {
-            let thread = row.thread;
-            let other = row.object as u32;
-            match row.kind {
-                kind if kind == OrderKind::Create as u32 => {
-                    events.push(Structural::Create { parent: thread, child: other })
-                }
-                kind if kind == OrderKind::Join as u32 => {
-                    events.push(Structural::Join { joiner: thread, child: other })
-                }
-                kind if kind == OrderKind::Release as u32 => {
-                    events.push(Structural::Release { thread, object: row.object });
-                }
-                kind if kind == OrderKind::Acquire as u32 => {
-                    events.push(Structural::Acquire { thread, object: row.object });
-                }
-                kind if kind == OrderKind::Edge as u32 => {
-                    events.push(Structural::Edge { thread, edge: moments_wanted });
-                    edge_moments.push(moments_wanted);
-                    moments_wanted += 1;
-                    orders.edges.push(Edge {
-                        thread,
-                        held: hold(&row.held),
-                        wanted: hold(&row.wanted),
-                        by_try: row.wanted.reserved != 0,
-                        others: self.others(row),
-                        moment: Default::default(),
-                        count: row.count,
-                    });
-                }
-                kind if kind == OrderKind::Write as u32 => {
-                    events.push(Structural::Edge { thread, edge: moments_wanted });
-                    write_moments.push(moments_wanted);
-                    moments_wanted += 1;
-                    orders.writes.push(Write {
-                        thread,
-                        hold: hold(&row.wanted),
-                        others: self.others(row),
-                        moment: Default::default(),
-                    });
-                }
-                _ => {}
-            }
-        }
-        if orders.edges.is_empty() {
-            return Vec::new();
-        }
-        let moments = moments_of_edges(&events, moments_wanted);
-        for (edge, at) in orders.edges.iter_mut().zip(edge_moments) {
-            edge.moment = moments[at].clone();
-        }
-        for (write, at) in orders.writes.iter_mut().zip(write_moments) {
-            write.moment = moments[at].clone();
-        }
-        lock_order::inversions(&orders, &self.classes(names), names).findings
-    }
-
-    /// The lock-order graph by names of locks, the most frequent edges first.
-    pub(in crate::analyze) fn lock_order(&self, names: &Names<'_, '_>) -> Vec<LockOrder> {
-        let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
-        for row in self.orders.iter().filter(|row| row.kind == OrderKind::Edge as u32) {
-            *counts.entry((row.held.lock, row.wanted.lock)).or_default() += row.count.max(1);
-        }
-        let name = |lock: u32| names.lock(LockId(lock)).name;
-        let mut named: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for ((from, to), count) in counts {
-            *named.entry((name(from), name(to))).or_default() += count;
-        }
-        let edges = named.into_iter().map(|((from, to), count)| LockOrder { from, to, count });
-        // Two locks of one name would be a loop in the picture, which is no cycle.
-        let mut edges: Vec<LockOrder> = edges.filter(|edge| edge.from != edge.to).collect();
-        edges.sort_by_key(|edge| std::cmp::Reverse(edge.count));
-        edges
-    }
-
-    /// Locks first taken at one place are of one class.
-    fn classes(&self, names: &Names<'_, '_>) -> Locks {
-        let mut together = Together::new(self.locks.len());
-        // Where one line takes several locks, they are of one kind.
-        let mut takers: HashMap<(u32, u64), u32> = HashMap::new();
-        for row in self.orders.iter().filter(|row| row.kind == OrderKind::Edge as u32) {
-            for hold in [&row.held, &row.wanted] {
-                let kind = self.locks.get(hold.lock as usize).map_or(0, |lock| lock.lock_type);
-                if let Some(line) = names.line_key(Place(hold.access)) {
-                    let first = *takers.entry((kind, line)).or_insert(hold.lock);
-                    together.join(first, hold.lock);
-                }
-            }
-        }
-        let mut classes: HashMap<(u32, u64), u32> = HashMap::new();
-        let mut locks = Vec::with_capacity(self.locks.len());
-        for (index, row) in self.locks.iter().enumerate() {
-            let id = LockId(index as u32);
-            // Only locks that the log names matter, and symbolising is the costly part.
-            let key = if row.lock_type & LOCK_REFERENCED != 0 {
-                self.locks.get(together.of(index as u32) as usize).map_or(0, |first| names.class_key(first))
-            } else {
-                index as u64
-            };
-            let next = classes.len() as u32;
-            let class = *classes.entry((row.lock_type, key)).or_insert(next);
-            locks.push(Lock { class, rules: self.rules(id) });
-        }
-        Locks(locks)
-    }
-
-    fn others(&self, row: &OrderRow) -> Vec<Hold> {
-        let place_of = |lock: u32| {
-            let same = |other: &&OrderRow| {
-                other.kind == OrderKind::Edge as u32
-                    && other.thread == row.thread
-                    && other.held.lock == lock
-                    && other.wanted.lock == row.wanted.lock
-                    && other.wanted.access == row.wanted.access
-            };
-            self.orders.iter().find(same).map_or(Place(0), |other| Place(other.held.access))
-        };
-        let used = row.others.iter().filter(|other| **other != 0);
-        used.map(|other| {
-            let lock = other & !OTHER_SHARED;
-            let mode = if other & OTHER_SHARED != 0 { Mode::Shared } else { Mode::Exclusive };
-            Hold { lock: LockId(lock), mode, place: place_of(lock) }
-        })
-        .collect()
     }
 
     /// What each thread does. `before` is an earlier look: a wait counts where both see it. Without `tasks`, as for a
@@ -432,44 +297,14 @@ impl Recorded {
     pub fn has_waiters(&self) -> bool {
         self.live.values().any(|live| live.sequence & 1 == 1 && live.wait_timed == 0)
     }
-
-    /// Number of rows in the order log.
-    pub fn order_rows(&self) -> usize {
-        self.orders.len()
-    }
 }
 
-/// Disjoint sets of locks (union-find with path halving).
-struct Together(Vec<u32>);
-
-impl Together {
-    fn new(count: usize) -> Together {
-        Together((0..count as u32).collect())
-    }
-
-    fn of(&mut self, mut lock: u32) -> u32 {
-        while let Some(&up) = self.0.get(lock as usize).filter(|up| **up != lock) {
-            let above = self.0.get(up as usize).copied().unwrap_or(up);
-            self.0[lock as usize] = above;
-            lock = above;
-        }
-        lock
-    }
-
-    fn join(&mut self, a: u32, b: u32) {
-        let (a, b) = (self.of(a), self.of(b));
-        if let Some(up) = self.0.get_mut(a.max(b) as usize) {
-            *up = a.min(b);
-        }
-    }
-}
-
-fn lock_type(row: &LockRow) -> Type {
+pub(super) fn lock_type(row: &LockRow) -> Type {
     Type::from_u8(row.lock_type as u8)
 }
 
 /// What a lock that counts permits is, by the code that takes them.
-fn permits(frames: &[Frame]) -> Option<Permits> {
+pub(super) fn permits(frames: &[Frame]) -> Option<Permits> {
     const FILES: [(&str, Permits); 4] = [
         ("/src/sync/mutex.rs", Permits::Mutex),
         ("/src/sync/rwlock.rs", Permits::RwLock),
@@ -481,12 +316,12 @@ fn permits(frames: &[Frame]) -> Option<Permits> {
 }
 
 /// Whether a guard is one that owns its lock, and may be sent anywhere.
-fn is_owned(frames: &[Frame]) -> bool {
+pub(super) fn is_owned(frames: &[Frame]) -> bool {
     let tokio = frames.iter().take_while(|frame| frame.file.contains("/src/sync/"));
     tokio.into_iter().any(|frame| frame.function.contains("_owned"))
 }
 
-fn hold(row: &HoldRow) -> Hold {
+pub(super) fn hold(row: &HoldRow) -> Hold {
     let mode = if row.shared != 0 { Mode::Shared } else { Mode::Exclusive };
     Hold { lock: LockId(row.lock), mode, place: Place(row.access) }
 }
@@ -501,6 +336,8 @@ pub(in crate::analyze) struct Names<'a, 'c> {
     frames: RefCell<HashMap<Place, Vec<Frame>>>,
     /// Fields by the place of a first acquisition.
     fields: RefCell<HashMap<u32, Option<LockName>>>,
+    /// Tasks by what the order log calls them.
+    tasks: HashMap<u32, (Place, Option<u32>)>,
 }
 
 impl<'a, 'c> Names<'a, 'c> {
@@ -510,11 +347,12 @@ impl<'a, 'c> Names<'a, 'c> {
             locks: recorded.locks.clone(),
             frames: RefCell::default(),
             fields: RefCell::default(),
+            tasks: task_order::spawned(&recorded.orders),
         }
     }
 
     /// The line of the program at a place.
-    fn line_key(&self, place: Place) -> Option<u64> {
+    pub(super) fn line_key(&self, place: Place) -> Option<u64> {
         let frames = self.frames(place);
         let frame = primary(&frames).filter(|frame| frame.line != 0)?;
         let mut hasher = DefaultHasher::new();
@@ -584,7 +422,7 @@ impl<'a, 'c> Names<'a, 'c> {
     }
 
     /// What locks first taken at one place have in common.
-    fn class_key(&self, row: &LockRow) -> u64 {
+    pub(super) fn class_key(&self, row: &LockRow) -> u64 {
         let mut hasher = DefaultHasher::new();
         match primary(&self.frames(Place(row.first_access))) {
             Some(frame) if frame.line != 0 => (&frame.file, frame.line, &frame.function).hash(&mut hasher),
@@ -600,6 +438,10 @@ impl<'a, 'c> Names<'a, 'c> {
 
 impl Describe for Names<'_, '_> {
     fn thread(&self, serial: u32) -> Thread {
+        if let Some(number) = serial.checked_sub(FIRST_TASK) {
+            let (spawned, spawner) = self.tasks.get(&serial).copied().unwrap_or_default();
+            return task_waits::thread_of_task(u64::from(number), spawned, spawner, self);
+        }
         self.context.borrow().thread(serial).unwrap_or_else(|| Thread { serial, ..Thread::default() })
     }
 

@@ -92,6 +92,7 @@ pub fn record(steps: &[(u32, Step)]) -> Orders {
                         others,
                         moment: Default::default(),
                         count: 1,
+                        doubt: None,
                     });
                 }
                 if new.mode == Mode::Exclusive {

@@ -417,13 +417,18 @@ pub fn thread(task: &TaskAt, describe: &dyn Describe) -> Thread {
     if let Some(serial) = task.thread {
         return describe.thread(serial);
     }
-    let frames = describe.frames(task.spawned);
+    thread_of_task(task.number, task.spawned, task.spawner, describe)
+}
+
+/// The task of a number, with where it was spawned and by which thread, as the report has threads.
+pub fn thread_of_task(number: u64, spawned: Place, spawner: Option<u32>, describe: &dyn Describe) -> Thread {
+    let frames = describe.frames(spawned);
     let place = if frames.is_empty() { String::new() } else { format!(" spawned at {}", at(&frames)) };
     let from_user = frames.iter().position(|frame| !finding::is_library(frame)).unwrap_or(0);
     Thread {
-        serial: FIRST_TASK.saturating_add(u32::try_from(task.number).unwrap_or(0)),
-        name: format!("task {}{place}", task.number),
-        created_by: task.spawner,
+        serial: FIRST_TASK.saturating_add(u32::try_from(number).unwrap_or(0)),
+        name: format!("task {number}{place}"),
+        created_by: spawner,
         created_at: frames.into_iter().skip(from_user).collect(),
         running: true,
         ..Thread::default()
