@@ -439,6 +439,10 @@ pub(crate) fn synchronising(
         Some(lock) if lock.gives_up() || lock == Operation::CountPermits => Some(Entry::LockReleased),
         // With the order of atomics tracked, the runtime sees a possible unlock there.
         Some(Operation::MayUnlock) if !orders => Some(Entry::LockMayRelease),
+        Some(lock) if lock.converts() || lock.looks() => {
+            call_with_address(em, instruction, context, Entry::LockFailed, site)?;
+            None
+        }
         _ => None,
     };
     let acquired = lock.is_some_and(Operation::takes) && matches!(instruction.mnemonic(), Mnemonic::Cmpxchg);

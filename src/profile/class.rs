@@ -34,6 +34,7 @@ pub fn classify(kind: WaitKind, frames: &[Frame]) -> Class {
     match kind {
         WaitKind::Lock
         | WaitKind::Shared
+        | WaitKind::Upgradable
         | WaitKind::Barrier
         | WaitKind::Semaphore
         | WaitKind::Once

@@ -181,6 +181,7 @@ pub fn kind_name(kind: WaitKind) -> &'static str {
     match kind {
         WaitKind::Lock => "a lock",
         WaitKind::Shared => "a shared lock",
+        WaitKind::Upgradable => "an upgradable lock",
         WaitKind::Condvar => "a condition variable",
         WaitKind::Receive => "a message",
         WaitKind::Send => "room for a message",

@@ -18,7 +18,7 @@ use gimli::{EndianSlice, LittleEndian};
 use iced_x86::{Instruction, Mnemonic};
 use object::{Object, ObjectSection};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The catalogue that comes with conprof.
 pub const BUILT_IN: &str = include_str!("lock_operations.txt");
@@ -142,7 +142,7 @@ fn ends_with(path: &str, suffix: &str) -> bool {
 }
 
 /// Names of operations, as rows have them.
-const OPERATIONS: [(&str, Operation); 27] = [
+const OPERATIONS: [(&str, Operation); 34] = [
     ("lock-exclusive", Operation::LockExclusive),
     ("lock-shared", Operation::LockShared),
     ("try-exclusive", Operation::TryExclusive),
@@ -170,6 +170,13 @@ const OPERATIONS: [(&str, Operation); 27] = [
     ("assign-permits", Operation::AssignPermits),
     ("cancel-permits", Operation::CancelPermits),
     ("await-task", Operation::AwaitTask),
+    ("lock-upgradable", Operation::LockUpgradable),
+    ("try-upgradable", Operation::TryUpgradable),
+    ("upgrade", Operation::Upgrade),
+    ("try-upgrade", Operation::TryUpgrade),
+    ("upgrade-wait", Operation::UpgradeWait),
+    ("downgrade", Operation::Downgrade),
+    ("downgrade-to-upgradable", Operation::DowngradeToUpgradable),
 ];
 
 /// Names of types, as rows have them.
@@ -214,6 +221,8 @@ pub struct LockMarks {
     pub calls: HashMap<u64, u64>,
     /// Functions, by their first byte.
     pub functions: HashMap<u64, u64>,
+    /// Atomic instructions that may give up a lock, whose frames were lost where the compiler merged them with others.
+    pub nameless: HashSet<u64>,
     /// How often each row of the catalogue was found, by its text.
     pub rows: BTreeMap<String, u64>,
 }
@@ -243,10 +252,10 @@ impl LockMarks {
     /// Whether a function has any.
     pub fn concern(&self, function: &Function) -> bool {
         self.functions.contains_key(&function.start.0)
-            || function
-                .instructions
-                .iter()
-                .any(|i| self.instructions.contains_key(&i.ip()) || self.calls.contains_key(&i.ip()))
+            || function.instructions.iter().map(Instruction::ip).any(|pc| {
+                [&self.instructions, &self.calls].iter().any(|marks| marks.contains_key(&pc))
+                    || self.nameless.contains(&pc)
+            })
     }
 }
 
@@ -300,8 +309,7 @@ type Debuginfo<'a> = addr2line::Context<EndianSlice<'a, LittleEndian>>;
 /// Finds the lock operations of a module. `data` are the ELF file's bytes that `scan` was made from.
 pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks {
     let mut marks = LockMarks::default();
-    // Atomics' functions that were not inlined, and whether they compare and exchange.
-    let mut atomics: HashMap<u64, bool> = HashMap::new();
+    let mut atomics: HashMap<u64, Atomic> = HashMap::new();
     for function in &scan.functions {
         let path = plain_path(&function.symbol);
         if let Some(row) = catalogue.function(&path) {
@@ -309,10 +317,7 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
             marks.uses(row);
         }
         if path.starts_with("core::sync::atomic::") {
-            let name = path.rsplit("::").next().unwrap_or_default();
-            if !name.ends_with("load") {
-                atomics.insert(function.start.0, name.contains("compare_exchange"));
-            }
+            atomics.insert(function.start.0, Atomic::of(path.rsplit("::").next().unwrap_or_default()));
         }
     }
     // In unoptimised code a function of another crate may be called through a slot of the global offset table.
@@ -330,8 +335,9 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
             // The function as a whole is the operation.
             continue;
         }
-        let stores: Vec<u64> =
-            function.sites.iter().filter(|s| s.class == Class::AtomicStore).map(|s| s.pc.0).collect();
+        let sites_of =
+            |class: Class| -> Vec<u64> { function.sites.iter().filter(|s| s.class == class).map(|s| s.pc.0).collect() };
+        let (loads, stores) = (sites_of(Class::AtomicLoad), sites_of(Class::AtomicStore));
         for instruction in &function.instructions {
             let pc = instruction.ip();
             if is_locking(instruction) || stores.binary_search(&pc).is_ok() {
@@ -340,12 +346,28 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
                 {
                     marks.instructions.insert(pc, bits);
                     marks.uses(row);
+                } else if exchanges(instruction) && is_nameless(&context, pc) {
+                    marks.nameless.insert(pc);
+                }
+            } else if loads.binary_search(&pc).is_ok() {
+                if let Some((bits, row)) = by_frames(&context, pc, catalogue).and_then(as_look) {
+                    marks.instructions.insert(pc, bits);
+                    marks.uses(row);
                 }
             } else if let Some(target) = callee(instruction, &slots)
-                && let Some(compares) = atomics.get(&target)
+                && let Some(atomic) = atomics.get(&target)
                 && let Some((bits, row)) = by_frames(&context, pc, catalogue)
-                && (*compares || !operation_of(bits).is_some_and(Operation::compares))
             {
+                if *atomic == Atomic::Loads {
+                    if let Some((bits, row)) = as_look((bits, row)) {
+                        marks.calls.insert(pc, bits);
+                        marks.uses(row);
+                    }
+                    continue;
+                }
+                if *atomic != Atomic::Compares && operation_of(bits).is_some_and(Operation::compares) {
+                    continue;
+                }
                 // A compare-exchange returns a `Result`, whose tag is in `al`.
                 let bits = match operation_of(bits) {
                     Some(operation) if operation.takes() => lock_bits(operation, Success::Zero, type_of(bits)),
@@ -357,6 +379,37 @@ pub fn mark(scan: &ModuleScan, data: &[u8], catalogue: &Catalogue) -> LockMarks 
         }
     }
     marks
+}
+
+/// A function of core's atomics that was not inlined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Atomic {
+    Loads,
+    /// It compares and exchanges, and returns a `Result`.
+    Compares,
+    Other,
+}
+
+impl Atomic {
+    fn of(name: &str) -> Atomic {
+        match name {
+            "load" | "atomic_load" => Atomic::Loads,
+            "fetch_update" | "try_update" => Atomic::Compares,
+            name if name.contains("compare_exchange") => Atomic::Compares,
+            _ => Atomic::Other,
+        }
+    }
+}
+
+/// A load in a function that tries: it looks whether the lock can be taken. A fast path that looks is followed by a slow one that
+/// looks again.
+fn as_look<'c>((bits, row): (u64, &'c Row)) -> Option<(u64, &'c Row)> {
+    let looks = match operation_of(bits)? {
+        Operation::TryExclusive | Operation::TryUpgradable => Operation::LookExclusive,
+        Operation::TryShared => Operation::LookShared,
+        _ => return None,
+    };
+    (!row.function.ends_with("_fast")).then(|| (lock_bits(looks, success_of(bits), type_of(bits)), row))
 }
 
 /// The function that a call calls, where that is known.
@@ -374,6 +427,22 @@ fn is_locking(instruction: &Instruction) -> bool {
         || instruction.mnemonic() == Mnemonic::Xchg && instruction.op0_kind() == iced_x86::OpKind::Memory
 }
 
+/// An instruction that may give up a lock and also tells what was there.
+pub(crate) fn exchanges(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Cmpxchg)
+}
+
+/// Whether an atomic instruction has lost the frames of the atomic's function: identical code of two callers was merged.
+fn is_nameless(context: &Debuginfo<'_>, pc: u64) -> bool {
+    let Ok(mut frames) = context.find_frames(pc).skip_all_loads() else { return false };
+    let Ok(Some(frame)) = frames.next() else { return false };
+    let file = frame.location.as_ref().and_then(|location| location.file).unwrap_or_default();
+    !file.is_empty() && !CORE_ATOMICS.iter().any(|suffix| file.ends_with(suffix))
+}
+
+/// Files of the functions that atomics are made of.
+const CORE_ATOMICS: [&str; 2] = ["core/src/sync/atomic.rs", "core/src/intrinsics/mod.rs"];
+
 /// Only a compare-exchange takes a lock here, since its outcome is in the flags.
 fn fits(instruction: &Instruction, bits: u64) -> bool {
     let compares = operation_of(bits).is_some_and(Operation::compares);
@@ -390,7 +459,7 @@ fn by_frames<'c>(context: &Debuginfo<'_>, pc: u64, catalogue: &'c Catalogue) -> 
         let name = plain_text(&name);
         let name = name.rsplit("::").next().unwrap_or(&name);
         // The file of a frame is where its code stands: that of the function itself.
-        if file.ends_with("core/src/sync/atomic.rs") || file.ends_with("core/src/intrinsics/mod.rs") {
+        if CORE_ATOMICS.iter().any(|suffix| file.ends_with(suffix)) {
             continue;
         }
         match found {
@@ -410,6 +479,7 @@ fn as_try(bits: u64) -> u64 {
     match operation_of(bits) {
         Some(Operation::LockExclusive) => lock_bits(Operation::TryExclusive, success_of(bits), type_of(bits)),
         Some(Operation::LockShared) => lock_bits(Operation::TryShared, success_of(bits), type_of(bits)),
+        Some(Operation::LockUpgradable) => lock_bits(Operation::TryUpgradable, success_of(bits), type_of(bits)),
         _ => bits,
     }
 }

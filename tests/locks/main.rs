@@ -4,18 +4,20 @@
 //! One test per program and build profile, named `<folder>::<program>::<profile>`. A header says `expect:` and a kind of
 //! finding, or `clean`; `allow: possible` permits findings that do not gate; `ends: by itself` says that the program ends
 //! although some of its threads are stuck; `also: KIND` that another kind is found as well; `options:` what
-//! conprof is given, `says:` what is in a title or note, and `lock-row:` a row of the lock catalogue. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
+//! conprof is given, `says:` what is in a title or note, `lock-row:` a row of the lock catalogue, and `twin:` the clean program that does the same rightly. A line marked `// HELD: NAME`, `// WANTED`, `// WAITING`, `// WRITE-LOCKED` or
 //! `// NOTIFY`, `// BLOCKED`, `// POLLING`, `// SPAWNED` or `// MISUSE` must be in a stack of that role in the one finding, of the lock of that name where one is given; `NAME | START` says how the name begins
 //! in builds whose debuginfo has no types; a name that ends with `at` is a beginning.
 
+mod idle;
 #[path = "../schema/mod.rs"]
 mod schema;
+mod twins;
 
 use conprof::report::{Finding, Frame, Report, Stack};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Far above what any program takes, also on a loaded machine.
@@ -62,6 +64,9 @@ struct Fixture {
     options: Vec<String>,
     says: Option<String>,
     marks: Vec<Mark>,
+    /// The clean program that does the same rightly.
+    twin: Option<String>,
+    source: String,
 }
 
 fn fixtures() -> Vec<Fixture> {
@@ -86,6 +91,8 @@ fn fixtures() -> Vec<Fixture> {
                     words.chain(rows.flat_map(|row| ["--lock-row".to_owned(), row.to_owned()])).collect()
                 },
                 marks: marks(&text),
+                twin: header("twin").map(str::to_owned),
+                source: text.clone(),
             });
         }
     }
@@ -121,6 +128,8 @@ fn main() {
         }
     }
     trials.push(Trial::test("catalogue::every_row", every_row_is_found));
+    trials.push(Trial::test("idle::for_a_minute", idle::for_a_minute));
+    trials.push(Trial::test("twins::there_are_enough", twins::there_are_enough));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -196,39 +205,72 @@ fn build(profile: &str) -> Result<(), String> {
 
 fn check(fixture: &Fixture, profile: &str, folder: &str) -> Result<(), Failed> {
     build(profile)?;
-    let out = target().join("out").join(format!("{}-{profile}", fixture.name));
-    let _ = fs::remove_dir_all(&out);
-    fs::create_dir_all(target().join("out")).map_err(|error| error.to_string())?;
     // A clean program outlives the limit, so that ending it would be seen.
     let hang_after = if fixture.expect == "clean" { "2s" } else { "1s" };
-    let errors = target().join("out").join(format!("{}-{profile}.stderr", fixture.name));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_conprof"))
-        .args(["run", "--fail-on", "all", "--hang-after", hang_after, "--out"])
-        .arg(&out)
-        .args(&fixture.options)
-        .arg("--")
-        .arg(target().join(folder).join(&fixture.name))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&errors).map_err(|error| error.to_string())?)
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    let start = Instant::now();
-    let status = loop {
-        match child.try_wait().map_err(|error| error.to_string())? {
-            Some(status) => break status,
-            None if start.elapsed() > LIMIT => {
-                let _ = child.kill();
-                return Err("it did not end in time".into());
+    Run::start(fixture, profile, folder, &["--fail-on", "all", "--hang-after", hang_after], &[])?.end(LIMIT)
+}
+
+/// A program that runs under conprof.
+struct Run<'a> {
+    fixture: &'a Fixture,
+    profile: &'a str,
+    child: Child,
+    start: Instant,
+    out: PathBuf,
+    errors: PathBuf,
+}
+
+impl Run<'_> {
+    fn start<'a>(
+        fixture: &'a Fixture,
+        profile: &'a str,
+        folder: &str,
+        options: &[&str],
+        arguments: &[&str],
+    ) -> Result<Run<'a>, String> {
+        // Programs with arguments run at the same time as the same ones without.
+        let name = [&[fixture.name.as_str(), profile], arguments].concat().join("-");
+        let out = target().join("out").join(&name);
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir_all(target().join("out")).map_err(|error| error.to_string())?;
+        let errors = target().join("out").join(format!("{name}.stderr"));
+        let child = Command::new(env!("CARGO_BIN_EXE_conprof"))
+            .arg("run")
+            .args(options)
+            .arg("--out")
+            .arg(&out)
+            .args(&fixture.options)
+            .arg("--")
+            .arg(target().join(folder).join(&fixture.name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&errors).map_err(|error| error.to_string())?)
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        Ok(Run { fixture, profile, child, start: Instant::now(), out, errors })
+    }
+
+    /// Waits for the end, and compares what is reported with what is expected.
+    fn end(mut self, limit: Duration) -> Result<(), Failed> {
+        let status = loop {
+            match self.child.try_wait().map_err(|error| error.to_string())? {
+                Some(status) => break status,
+                None if self.start.elapsed() > limit => {
+                    let _ = self.child.kill();
+                    return Err("it did not end in time".into());
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
             }
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    let said = fs::read_to_string(&errors).unwrap_or_default();
-    let report = fs::read_to_string(out.join("report.json")).map_err(|error| format!("{error}\n{said}"))?;
-    schema::check(&report)?;
-    let report: Report = serde_json::from_str(&report).map_err(|error| error.to_string())?;
-    verdict(fixture, profile, status.code(), &report, &said).map_err(|why| format!("{why}\n{said}").into())
+        };
+        let said = fs::read_to_string(&self.errors).unwrap_or_default();
+        let report = self.out.join("report.json");
+        let report = fs::read_to_string(report).map_err(|error| format!("{error}\n{said}"))?;
+        schema::check(&report)?;
+        let report: Report = serde_json::from_str(&report).map_err(|error| error.to_string())?;
+        verdict(self.fixture, self.profile, status.code(), &report, &said)
+            .map_err(|why| format!("{why}\n{said}").into())
+    }
 }
 
 /// The kinds that a program is about. Races are the business of other tests; programs that show how a lock order or a hang

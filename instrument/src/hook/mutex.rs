@@ -65,7 +65,12 @@ pub(super) fn takes(
 
 /// After a lock call that did not wait.
 pub(super) fn tried(lock: Ptr, lock_type: Type, exclusive: bool, result: c_int) -> c_int {
-    thread::run(|state| hold(state, lock, lock_type, result, exclusive, true));
+    thread::run(|state| {
+        hold(state, lock, lock_type, result, exclusive, true);
+        if result == libc::EBUSY {
+            lock::interposed_failed(state, lock as usize, exclusive);
+        }
+    });
     result
 }
 

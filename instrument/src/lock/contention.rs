@@ -215,6 +215,11 @@ pub(super) fn begin(lock: u32, call: &mut Call) {
     call.acquisitions = acquisitions(lock);
 }
 
+/// Whether readers hold the lock, as far as is known.
+pub(super) fn has_readers(lock: u32) -> bool {
+    meter(lock).is_some_and(|meter| meter.readers.load(Ordering::Relaxed) != 0)
+}
+
 /// How often the lock was taken so far.
 pub(super) fn acquisitions(lock: u32) -> u64 {
     let Some(meter) = meter(lock) else { return 0 };
@@ -468,7 +473,7 @@ pub(super) fn wait(state: &mut ThreadState, kind: WaitKind, lock: u32, access: u
     state.lock.wait_access = access;
     state.lock.wait_lock = 0;
     incident::blocks(state, now);
-    if matches!(kind, WaitKind::Lock | WaitKind::Shared) && lock != 0 {
+    if matches!(kind, WaitKind::Lock | WaitKind::Shared | WaitKind::Upgradable) && lock != 0 {
         if let Some(meter) = meter(lock) {
             let waiters = meter.advance(now, 1);
             state.lock.wait_lock = lock;

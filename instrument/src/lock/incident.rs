@@ -20,7 +20,7 @@ use crate::check;
 use crate::record;
 use crate::thread::ThreadState;
 use conprof_wire::incident::{BLOCKED_FLOOR_NS, IncidentKind, IncidentRow, LONG_FLOOR_NS, Misuse};
-use conprof_wire::locks::{HOLDS, HoldRow, LiveRow, Operation, operation_of};
+use conprof_wire::locks::{HELD_ALONE, HOLDS, HoldRow, LiveRow, Operation, operation_of};
 use conprof_wire::recording::{NO_SITE, Table};
 use conprof_wire::waits::WaitKind;
 use core::ptr::addr_of;
@@ -124,6 +124,11 @@ fn add(new: &IncidentRow, duration: u64, most: u64, lost: u64, now: u64) {
     }
 }
 
+/// Whether a thread still holds what a row says: a lock held alone is named by its row, too, unless it was given up unseen.
+fn is_held(state: &ThreadState, hold: &HoldRow) -> bool {
+    hold.shared != HELD_ALONE || table::owner(hold.lock) == state.serial + 1
+}
+
 /// The holds of a thread, oldest first: how many, and each by its place.
 pub(super) fn holds(live: *mut LiveRow) -> (usize, impl Fn(usize) -> HoldRow) {
     // SAFETY: the row is in the recording's mapping; only this thread writes it.
@@ -176,6 +181,9 @@ pub(super) fn blocked(state: &mut ThreadState, kind: WaitKind, access: u32, sinc
     let (count, hold) = holds(state.lock.live());
     for at in 0..count.min(AREAS) {
         let held = hold(count - 1 - at);
+        if !is_held(state, &held) {
+            continue;
+        }
         let before = state.lock.areas.get(at).copied().unwrap_or(0);
         let lost = contention::waiting_ns(held.lock, now).saturating_sub(before);
         let new = row(IncidentKind::BlockedHold, kind as u32, state.serial, held.lock, access);
@@ -266,6 +274,9 @@ pub(super) fn poll_ends(state: &mut ThreadState, call: &Call, site: u32) {
         let access = check::place(state, site);
         for at in call.second as usize..count {
             let held = hold(at);
+            if !is_held(state, &held) {
+                continue;
+            }
             let new = row(IncidentKind::HeldAcrossAwait, 0, state.serial, held.lock, access);
             let new = IncidentRow { task: call.address, other_access: held.access, spawned: call.access, ..new };
             add(&new, 0, 0, 0, record::time_ns());

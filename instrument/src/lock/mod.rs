@@ -15,6 +15,7 @@
 //! (the lock's row names its owner, which the host compares).
 
 mod contention;
+mod convert;
 mod incident;
 mod order;
 mod permits;
@@ -195,6 +196,9 @@ pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     if operation == Operation::TryPermits {
         return permits::tried(state, address, site);
     }
+    if operation == Operation::TryUpgrade {
+        return convert::upgraded(state, address, site);
+    }
     // Inside a function that is the operation as a whole, that one's return is the acquisition.
     if outer(state, address as u64, |operation| operation.takes()) {
         return;
@@ -211,10 +215,13 @@ pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
     }
 }
 
-/// A site of the plan did not get a lock.
+/// A site of the plan did not get a lock, or is about to look at one or to change how it is held.
 pub fn site_failed(state: &mut ThreadState, address: usize, site: u32) {
     let packed = plan::site(site).0;
     let Some(operation) = operation_of(packed) else { return };
+    if operation.converts() || operation.looks() {
+        return convert::site(state, address, site, operation);
+    }
     // Where a slow path exists, its entry tells.
     let tells = operation.is_try() || type_of(packed).spins();
     if tells && contention::is_on() && !state.lock.live().is_null() {
@@ -320,8 +327,7 @@ fn holds_now(
     let access = if access != 0 { access } else { check::place(state, site) };
     let index = table::find_or_add(address, lock, access)?;
     table::note_user(index, state.serial);
-    let taken =
-        HoldRow { lock: index, shared: u32::from(operation.shares()), access, reserved: u32::from(operation.is_try()) };
+    let taken = HoldRow { lock: index, shared: operation.hold(), access, reserved: u32::from(operation.is_try()) };
     if taken.shared == 0 {
         // What this thread still seems to hold of it was given up unseen.
         remove(live, index, Some(0));
@@ -445,6 +451,9 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
     if operation == Operation::Notify || operation == Operation::Unpark {
         return order::notified(state, first, site);
     }
+    if operation.converts() || operation.looks() {
+        return convert::site(state, first, site, operation);
+    }
     match operation {
         Operation::Wake => return task::woken(state, first),
         Operation::CountPermits => return permits::counts(state, first),
@@ -461,6 +470,10 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         leave_once(lock.live(), &over);
         lock.call_count -= 1;
         contention::abandoned(&over);
+    }
+    if operation == Operation::UpgradeWait && outer(state, first as u64, Operation::takes) {
+        // The last step of taking the lock, as a writer does.
+        return;
     }
     let mut call = Call {
         sp,
@@ -504,6 +517,8 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
             task::poll_begins(state, &mut call);
         }
         Operation::AcquirePermits => permits::acquires(state, &mut call),
+        // It waits as one who wants the lock alone; its own hold is not in the way.
+        Operation::UpgradeWait => convert::upgrade_waits(state, first, site),
         Operation::AssignPermits => permits::assigns(state, &mut call),
         _ => {}
     }
@@ -588,19 +603,19 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
         Operation::AwaitTask => task_order::awaited(state, call.address as usize),
         Operation::TryPermits if result as u8 == 0 => permits::tried(state, call.address as usize, site),
         Operation::TryPermits => {}
+        Operation::TryUpgrade if success(&call, result) => convert::upgraded(state, call.address as usize, site),
+        Operation::TryUpgrade => {}
         _ if operation.takes() => {
-            let success = match success_of(call.packed) {
-                Success::Always => true,
-                Success::Zero => result as u8 == 0,
-                Success::NotZero => result as u8 != 0,
-            };
+            let success = success(&call, result);
             // The outermost operation on the lock is the acquisition.
             let nested = outer(state, call.address, |operation| operation.takes());
             let access = match table::find(call.address as usize) {
                 Some(lock) => contention::end(state, lock, &call, site, success),
                 None => 0,
             };
-            if success && !nested {
+            if operation == Operation::UpgradeWait {
+                convert::upgrade_waited(state, call.address as usize, site, type_of(call.packed), success);
+            } else if success && !nested {
                 acquired(state, call.address as usize, site, operation, type_of(call.packed), access);
             } else if !success
                 && (operation.is_try() || type_of(call.packed).spins())
@@ -614,12 +629,29 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
     }
 }
 
+/// Whether what a function returned means that it succeeded.
+fn success(call: &Call, result: u64) -> bool {
+    match success_of(call.packed) {
+        Success::Always => true,
+        Success::Zero => result as u8 == 0,
+        Success::NotZero => result as u8 != 0,
+    }
+}
+
 /// Whether an operation under way concerns the lock.
 fn outer(state: &ThreadState, address: u64, which: impl Fn(Operation) -> bool) -> bool {
     let count = (state.lock.call_count as usize).min(CALLS);
     state.lock.calls.iter().take(count).any(|call| {
         call.address == address && call.sp > state.guest_sp && operation_of(call.packed).is_some_and(&which)
     })
+}
+
+/// An interposed function that tries did not get a lock.
+pub fn interposed_failed(state: &mut ThreadState, address: usize, exclusive: bool) {
+    if contention::is_on() && !state.lock.live().is_null() {
+        let operation = if exclusive { Operation::TryExclusive } else { Operation::TryShared };
+        incident::failed(state, address, NO_SITE, operation);
+    }
 }
 
 /// An interposed function took a lock.

@@ -10,7 +10,7 @@ use crate::record::{self, table as rows};
 use crate::rt::arena;
 use crate::thread::ThreadState;
 use conprof_wire::locks::{
-    HOLDS, HoldRow, LiveRow, NOTIFIED_HIGH, NOTIFIED_LOW, OTHER_SHARED, OTHERS, OrderKind, OrderRow, Type,
+    HELD_SHARED, HOLDS, HoldRow, LiveRow, NOTIFIED_HIGH, NOTIFIED_LOW, OTHER_SHARED, OTHERS, OrderKind, OrderRow, Type,
 };
 use conprof_wire::recording::{Counter, Table};
 use core::ptr::addr_of;
@@ -122,7 +122,7 @@ pub(super) fn taken(state: &mut ThreadState, live: *mut LiveRow, taken: &HoldRow
                 && is_held(&other)
                 && let Some(place) = places.next()
             {
-                *place = other.lock | if other.shared != 0 { OTHER_SHARED } else { 0 };
+                *place = other.lock | if other.shared == HELD_SHARED { OTHER_SHARED } else { 0 };
             }
         }
         others

@@ -101,17 +101,20 @@ pub(super) fn find_or_add(address: usize, lock: Type, access: u32) -> Option<u32
     note_page(address);
     for probe in 0..PROBES {
         let slot = slot(address, probe)?;
-        let there = slot.load(Ordering::Acquire);
-        if there != 0 && !is_gone(there) {
-            if address_of(there) == address as u64 {
-                // Another thread was first; ours stays unused.
-                return Some(there);
+        // Acquire: as in `find`.
+        let mut there = slot.load(Ordering::Acquire);
+        while there == 0 || is_gone(there) {
+            // Release: pairs with the acquire in `find`.
+            match slot.compare_exchange(there, index, Ordering::Release, Ordering::Acquire) {
+                // Where two threads were led to different slots, both go by the first.
+                Ok(_) => return find(address),
+                // It may be another thread's row of the same lock.
+                Err(other) => there = other,
             }
-            continue;
         }
-        // Release: pairs with the acquire in `find`.
-        if slot.compare_exchange(there, index, Ordering::Release, Ordering::Relaxed).is_ok() {
-            return Some(index);
+        if address_of(there) == address as u64 {
+            // Another thread was first; ours stays unused.
+            return Some(there);
         }
     }
     record::count(Counter::LocksLost);

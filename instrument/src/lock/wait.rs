@@ -95,7 +95,8 @@ pub fn futex_wait(state: &mut ThreadState, word: usize, operation: usize, timeou
         (Some(Operation::Park | Operation::WaitCondvar), Some(Operation::Receive)) => WaitKind::Receive,
         (Some(Operation::Park | Operation::WaitCondvar), Some(Operation::Send)) => WaitKind::Send,
         (Some(Operation::Park | Operation::WaitCondvar), Some(Operation::Barrier)) => WaitKind::Barrier,
-        (Some(Operation::LockExclusive), _) => WaitKind::Lock,
+        (Some(Operation::LockExclusive | Operation::UpgradeWait), _) => WaitKind::Lock,
+        (Some(Operation::LockUpgradable), _) => WaitKind::Upgradable,
         (Some(Operation::LockShared), _) => WaitKind::Shared,
         (Some(Operation::WaitCondvar), _) => WaitKind::Condvar,
         (Some(Operation::Once), _) => WaitKind::Once,
@@ -106,7 +107,9 @@ pub fn futex_wait(state: &mut ThreadState, word: usize, operation: usize, timeou
         _ => WaitKind::Futex,
     };
     match kind {
-        WaitKind::Lock | WaitKind::Shared => wait(state, kind, address, address, 0, is_timed),
+        WaitKind::Lock | WaitKind::Shared | WaitKind::Upgradable => {
+            wait(state, kind, address, address, 0, is_timed);
+        }
         WaitKind::Condvar => wait(state, kind, address, inner.second as usize, 0, is_timed),
         WaitKind::Once => wait(state, kind, address, 0, 0, is_timed),
         _ => wait(state, kind, word, 0, 0, is_timed),

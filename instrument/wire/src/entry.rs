@@ -66,7 +66,8 @@ pub enum Entry {
     LockTried = 20,
     /// Before an instruction that may give up a lock that the thread holds: address and site index.
     LockMayRelease = 21,
-    /// Where a lock's acquiring compare-exchange failed and nothing else tells: address and site index.
+    /// Where a lock's acquiring compare-exchange failed and nothing else tells, and before an instruction that changes how a lock is
+    /// held or looks whether it is: address and site index.
     LockFailed = 22,
 }
 

@@ -65,6 +65,24 @@ pub enum Operation {
     CancelPermits = 27,
     /// Asks for the result of a task (first argument), which may have ended.
     AwaitTask = 28,
+    /// Takes with readers, but not with another of its kind, able to become exclusive.
+    LockUpgradable = 29,
+    /// The same if that is possible at once.
+    TryUpgradable = 30,
+    /// Makes the thread's upgradable hold exclusive; readers may be there still, for whom [`Operation::UpgradeWait`] waits.
+    Upgrade = 31,
+    /// The same if that is possible at once.
+    TryUpgrade = 32,
+    /// Waits for the readers that are in the way of an [`Operation::Upgrade`]; if in vain, the hold is upgradable again.
+    UpgradeWait = 33,
+    /// Makes the thread's hold, exclusive or upgradable, a shared one.
+    Downgrade = 34,
+    /// Makes the thread's exclusive hold upgradable.
+    DowngradeToUpgradable = 35,
+    /// Looks, in a function that tries, whether the lock can be taken alone: where it can't, that was an attempt that failed.
+    LookExclusive = 36,
+    /// The same for one that shares.
+    LookShared = 37,
 }
 
 impl Operation {
@@ -99,6 +117,15 @@ impl Operation {
             26 => Operation::AssignPermits,
             27 => Operation::CancelPermits,
             28 => Operation::AwaitTask,
+            29 => Operation::LockUpgradable,
+            30 => Operation::TryUpgradable,
+            31 => Operation::Upgrade,
+            32 => Operation::TryUpgrade,
+            33 => Operation::UpgradeWait,
+            34 => Operation::Downgrade,
+            35 => Operation::DowngradeToUpgradable,
+            36 => Operation::LookExclusive,
+            37 => Operation::LookShared,
             _ => return None,
         })
     }
@@ -112,13 +139,17 @@ impl Operation {
                 | Operation::TryExclusive
                 | Operation::TryShared
                 | Operation::TryPermits
+                | Operation::LockUpgradable
+                | Operation::TryUpgradable
+                | Operation::TryUpgrade
+                | Operation::UpgradeWait
         )
     }
 
     /// Whether a function that is this operation makes it on the lock's word by itself. Other functions (a channel's `recv`, the poll of
     /// a task) take and give up locks like any code.
     pub const fn is_on_word(self) -> bool {
-        self.takes() || self.gives_up() || matches!(self, Operation::WaitCondvar)
+        self.takes() || self.gives_up() || self.converts() || matches!(self, Operation::WaitCondvar)
     }
 
     /// Whether only a compare-exchange is this operation.
@@ -129,6 +160,7 @@ impl Operation {
     /// Whether a function that is this operation tells all there is to tell at its entry.
     pub const fn is_told_at_entry(self) -> bool {
         self.gives_up()
+            || self.converts()
             || matches!(
                 self,
                 Operation::Notify
@@ -149,12 +181,39 @@ impl Operation {
 
     /// Whether it shares.
     pub const fn shares(self) -> bool {
-        matches!(self, Operation::LockShared | Operation::TryShared | Operation::UnlockShared)
+        matches!(self, Operation::LockShared | Operation::TryShared | Operation::UnlockShared) || self.is_upgradable()
+    }
+
+    /// Whether its hold may become exclusive, and excludes others of its kind.
+    pub const fn is_upgradable(self) -> bool {
+        matches!(self, Operation::LockUpgradable | Operation::TryUpgradable)
+    }
+
+    /// How the lock is held after it; see [`HoldRow::shared`].
+    pub const fn hold(self) -> u32 {
+        match (self.is_upgradable(), self.shares()) {
+            (true, _) => HELD_UPGRADABLE,
+            (false, true) => HELD_SHARED,
+            (false, false) => HELD_ALONE,
+        }
     }
 
     /// Whether it would not wait for ever.
     pub const fn is_try(self) -> bool {
-        matches!(self, Operation::TryExclusive | Operation::TryShared)
+        matches!(
+            self,
+            Operation::TryExclusive | Operation::TryShared | Operation::TryUpgradable | Operation::TryUpgrade
+        )
+    }
+
+    /// Whether it changes how the thread holds the lock, at once and without an outcome.
+    pub const fn converts(self) -> bool {
+        matches!(self, Operation::Upgrade | Operation::Downgrade | Operation::DowngradeToUpgradable)
+    }
+
+    /// Whether it only looks.
+    pub const fn looks(self) -> bool {
+        matches!(self, Operation::LookExclusive | Operation::LookShared)
     }
 
     /// Whether it ends a hold.
@@ -354,13 +413,20 @@ pub const HOLDS: usize = 24;
 /// One-time initialisations of a thread, one inside the other, that are recorded at once.
 pub const ONCES: usize = 4;
 
+/// In place of [`HoldRow::shared`]: alone.
+pub const HELD_ALONE: u32 = 0;
+/// With other readers.
+pub const HELD_SHARED: u32 = 1;
+/// With readers, able to become exclusive.
+pub const HELD_UPGRADABLE: u32 = 2;
+
 /// A lock that a thread holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct HoldRow {
     /// [`LockRow`].
     pub lock: u32,
-    /// 0 exclusive, 1 shared.
+    /// [`HELD_ALONE`], [`HELD_SHARED`] or [`HELD_UPGRADABLE`].
     pub shared: u32,
     /// Access row of the acquisition.
     pub access: u32,
@@ -442,7 +508,7 @@ pub const OTHERS: usize = 6;
 pub const NOTIFIED_LOW: usize = 0;
 /// Place of its upper half.
 pub const NOTIFIED_HIGH: usize = 1;
-/// Bit of [`OrderRow::others`]: held shared.
+/// Bit of [`OrderRow::others`]: held shared, and not upgradable.
 pub const OTHER_SHARED: u32 = 1 << 31;
 
 /// An entry of the log that lock order is derived from.

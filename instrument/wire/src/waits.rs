@@ -80,11 +80,13 @@ pub enum WaitKind {
     Outside = 11,
     /// A futex that no catalogue row explains.
     Futex = 12,
+    /// A lock, to share it with the right to become exclusive.
+    Upgradable = 13,
 }
 
 impl WaitKind {
     /// Every kind, by number.
-    pub const ALL: [WaitKind; 13] = [
+    pub const ALL: [WaitKind; 14] = [
         WaitKind::Lock,
         WaitKind::Shared,
         WaitKind::Condvar,
@@ -98,6 +100,7 @@ impl WaitKind {
         WaitKind::Sleep,
         WaitKind::Outside,
         WaitKind::Futex,
+        WaitKind::Upgradable,
     ];
 
     /// The kind with the given number; [`WaitKind::Futex`] for a number that no shim writes.

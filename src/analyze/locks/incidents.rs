@@ -111,7 +111,7 @@ pub(super) fn times(count: u64) -> String {
 /// What a blocking call waits for, as the object of "waits for".
 fn awaited(kind: WaitKind) -> &'static str {
     match kind {
-        WaitKind::Lock | WaitKind::Shared => "a lock",
+        WaitKind::Lock | WaitKind::Shared | WaitKind::Upgradable => "a lock",
         WaitKind::Condvar => "a condition variable",
         WaitKind::Receive => "a message",
         WaitKind::Send => "room in a channel",

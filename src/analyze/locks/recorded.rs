@@ -122,6 +122,7 @@ impl Recorded {
         let what = match WaitKind::from_u32(live.wait_kind) {
             WaitKind::Lock if live.wait_lock != 0 => Awaited::Lock { lock, mode: Mode::Exclusive },
             WaitKind::Shared if live.wait_lock != 0 => Awaited::Lock { lock, mode: Mode::Shared },
+            WaitKind::Upgradable if live.wait_lock != 0 => Awaited::Lock { lock, mode: Mode::Upgradable },
             WaitKind::Join if live.wait_target != 0 => Awaited::Join { thread: live.wait_target - 1 },
             WaitKind::Once => Awaited::Once { runner: self.runner(live.wait_word) },
             WaitKind::Condvar => Awaited::Condvar,
@@ -322,7 +323,11 @@ pub(super) fn is_owned(frames: &[Frame]) -> bool {
 }
 
 pub(super) fn hold(row: &HoldRow) -> Hold {
-    let mode = if row.shared != 0 { Mode::Shared } else { Mode::Exclusive };
+    let mode = match row.shared {
+        HELD_ALONE => Mode::Exclusive,
+        HELD_UPGRADABLE => Mode::Upgradable,
+        _ => Mode::Shared,
+    };
     Hold { lock: LockId(row.lock), mode, place: Place(row.access) }
 }
 
