@@ -403,7 +403,7 @@ impl Atomic {
 
 /// A load in a function that tries: it looks whether the lock can be taken. A fast path that looks is followed by a slow one that
 /// looks again.
-fn as_look<'c>((bits, row): (u64, &'c Row)) -> Option<(u64, &'c Row)> {
+fn as_look((bits, row): (u64, &Row)) -> Option<(u64, &Row)> {
     let looks = match operation_of(bits)? {
         Operation::TryExclusive | Operation::TryUpgradable => Operation::LookExclusive,
         Operation::TryShared => Operation::LookShared,
