@@ -142,7 +142,7 @@ fn ends_with(path: &str, suffix: &str) -> bool {
 }
 
 /// Names of operations, as rows have them.
-const OPERATIONS: [(&str, Operation); 34] = [
+const OPERATIONS: [(&str, Operation); 35] = [
     ("lock-exclusive", Operation::LockExclusive),
     ("lock-shared", Operation::LockShared),
     ("try-exclusive", Operation::TryExclusive),
@@ -177,6 +177,7 @@ const OPERATIONS: [(&str, Operation); 34] = [
     ("upgrade-wait", Operation::UpgradeWait),
     ("downgrade", Operation::Downgrade),
     ("downgrade-to-upgradable", Operation::DowngradeToUpgradable),
+    ("meet-tasks", Operation::MeetTasks),
 ];
 
 /// Names of types, as rows have them.

@@ -126,6 +126,8 @@ impl Row for TaskRow {
             phase: at!(bytes, offset_of!(TaskRow, phase), u32),
             phase_rows: at!(bytes, offset_of!(TaskRow, phase_rows), u32),
             is_joined: at!(bytes, offset_of!(TaskRow, is_joined), u32),
+            published: at!(bytes, offset_of!(TaskRow, published), u32),
+            learnt: at!(bytes, offset_of!(TaskRow, learnt), u32),
             hold_count: at!(bytes, offset_of!(TaskRow, hold_count), u32),
             is_thread: at!(bytes, offset_of!(TaskRow, is_thread), u32),
             holds: std::array::from_fn(|index| hold(tail(holds + index * size_of::<HoldRow>()))),

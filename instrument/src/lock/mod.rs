@@ -510,6 +510,7 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
             call.second = enter_once(live, first as u64);
         }
         Operation::Barrier => publishes(state, first),
+        Operation::MeetTasks => task_order::meets(state),
         Operation::Poll => {
             if contention::is_on() {
                 incident::poll_begins(state, &mut call);
@@ -600,6 +601,7 @@ pub fn called(state: &mut ThreadState, site: u32, result: u64) {
         }
         Operation::Spawn => task::spawned(state, result as usize, site),
         Operation::AcquirePermits => permits::acquired(state, &call, site, result),
+        Operation::MeetTasks => task_order::met(state),
         Operation::AwaitTask => task_order::awaited(state, call.address as usize),
         Operation::TryPermits if result as u8 == 0 => permits::tried(state, call.address as usize, site),
         Operation::TryPermits => {}

@@ -19,6 +19,7 @@ use super::task::{present, with};
 use crate::record::table as rows;
 use conprof_wire::locks::*;
 use conprof_wire::recording::Table;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Tasks of one place that are told apart.
 const INSTANCES: u64 = 4;
@@ -26,6 +27,12 @@ const INSTANCES: u64 = 4;
 const PHASES: u32 = 4;
 /// From so many permits on, what counts them has readers: it lets this many in.
 const READERS: u32 = 1 << 16;
+
+/// What stands for every barrier of tasks in the log: no address of an object.
+const BARRIERS: u64 = 1;
+
+/// Edges of tasks in the log.
+static EDGES: AtomicU32 = AtomicU32::new(0);
 
 /// Who the log says does what the row's task does.
 fn unit(row: &TaskRow) -> u32 {
@@ -88,6 +95,34 @@ pub(super) fn awaited(state: &mut ThreadState, address: usize) {
     });
 }
 
+/// A task arrives at a barrier of tasks: what it did is published. All barriers are one here, which orders too much rather than too little.
+pub(super) fn meets(state: &mut ThreadState) {
+    let edges = EDGES.load(Ordering::Relaxed);
+    let task = present(state);
+    with(task, |row| {
+        if core::mem::replace(&mut row.published, edges) != edges {
+            at_barrier(row, OrderKind::Release);
+        }
+    });
+}
+
+/// A task has met the others there, or waits for them.
+pub(super) fn met(state: &mut ThreadState) {
+    let edges = EDGES.load(Ordering::Relaxed);
+    let task = present(state);
+    with(task, |row| {
+        if core::mem::replace(&mut row.learnt, edges) != edges {
+            at_barrier(row, OrderKind::Acquire);
+        }
+    });
+}
+
+fn at_barrier(row: &mut TaskRow, kind: OrderKind) {
+    log_birth(row);
+    order::log(kind, unit(row), BARRIERS, 0);
+    begin_phase(row, rows::count(Table::Orders));
+}
+
 /// A task takes permits, or queues for them, and does not hold them yet. `most` is how many there were at most.
 pub(super) fn taken(state: &mut ThreadState, task: u32, taken: &HoldRow, most: u32) {
     let phase = state.lock.phase;
@@ -132,6 +167,7 @@ pub(super) fn taken(state: &mut ThreadState, task: u32, taken: &HoldRow, most: u
                     table::reference(lock);
                 }
             }
+            EDGES.fetch_add(1, Ordering::Relaxed);
             OrderRow { kind: kind as u32, thread: unit, object: 0, held, wanted: *taken, others, count: 1 }
         };
         for instance in 0..INSTANCES {

@@ -83,6 +83,8 @@ pub enum Operation {
     LookExclusive = 36,
     /// The same for one that shares.
     LookShared = 37,
+    /// Waits, in a task, for others at a barrier.
+    MeetTasks = 38,
 }
 
 impl Operation {
@@ -126,6 +128,7 @@ impl Operation {
             35 => Operation::DowngradeToUpgradable,
             36 => Operation::LookExclusive,
             37 => Operation::LookShared,
+            38 => Operation::MeetTasks,
             _ => return None,
         })
     }
@@ -614,6 +617,10 @@ pub struct TaskRow {
     pub phase_rows: u32,
     /// 1 once somebody has its result.
     pub is_joined: u32,
+    /// Edges of tasks that existed when it last published at a barrier of tasks.
+    pub published: u32,
+    /// And when it last learnt there.
+    pub learnt: u32,
     /// Holds in use.
     pub hold_count: u32,
     /// 1 for what a thread does outside tasks.
@@ -624,7 +631,7 @@ pub struct TaskRow {
     pub waits: [TaskWait; TASK_WAITS],
 }
 
-const _: () = assert!(size_of::<TaskRow>() == 96 + 16 * TASK_HOLDS + 32 * TASK_WAITS);
+const _: () = assert!(size_of::<TaskRow>() == 104 + 16 * TASK_HOLDS + 32 * TASK_WAITS);
 
 impl TaskRow {
     /// A row that is not in use.
@@ -647,6 +654,8 @@ impl TaskRow {
         phase: 0,
         phase_rows: 0,
         is_joined: 0,
+        published: 0,
+        learnt: 0,
         hold_count: 0,
         is_thread: 0,
         holds: [HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 }; TASK_HOLDS],
