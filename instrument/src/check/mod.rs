@@ -486,7 +486,7 @@ pub fn block_size(block: usize) -> usize {
 /// The access row of a site, or of the interposed function for `NO_SITE`, in the thread's present context.
 pub fn place(state: &mut ThreadState, site: u32) -> u32 {
     if state.check.private.is_null() {
-        return crate::lock::walk::place(state, site);
+        return crate::lock::place(state, site);
     }
     who::row_of_site(state, site)
 }

@@ -56,7 +56,8 @@ struct Meter {
     waker: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Meter>() == 64);
+/// Bytes of a meter.
+pub(super) const METER_BYTES: usize = size_of::<Meter>();
 
 /// Offsets in a meter, for the short way of an acquisition.
 pub(super) const METER_QUIET: usize = core::mem::offset_of!(Meter, quiet);
@@ -91,9 +92,9 @@ fn meter(lock: u32) -> Option<&'static Meter> {
     Some(unsafe { &*meters.add(lock as usize) })
 }
 
-/// Address of a lock's meter; 0 where there is none.
-pub(super) fn meter_address(lock: u32) -> u64 {
-    meter(lock).map_or(0, |meter| core::ptr::from_ref(meter) as u64)
+/// Address of the meters, one for each row of a lock; 0 where waits are not measured.
+pub(super) fn meters_address() -> u64 {
+    METERS.load(Ordering::Relaxed) as u64
 }
 
 /// Whether waits are measured.
@@ -246,7 +247,7 @@ pub(super) fn end(state: &mut ThreadState, lock: u32, call: &Call, site: u32, to
     let Some(meter) = meter(lock) else { return 0 };
     let now = record::time_ns();
     meter.advance(now, -1);
-    let access = super::uncontended::access(state, site);
+    let access = check::place(state, site);
     if took {
         state.lock.waited = true;
         if let Some((_, row)) = meter.figures(lock) {
@@ -413,7 +414,7 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, shares: bo
     }
     if caused != 0 {
         if let Some((number, _)) = meter.figures(lock) {
-            let released_access = super::uncontended::access(state, site);
+            let released_access = check::place(state, site);
             add_blame(state.serial, number, meter.access.load(Ordering::Relaxed), released_access, caused);
         }
     }

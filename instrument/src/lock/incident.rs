@@ -57,6 +57,11 @@ pub(super) struct Failures {
     spins: u32,
 }
 
+/// Where the lock's address lies in one of a thread's rows of failures, and the bytes of these: the short way looks for it.
+pub(super) const FAILURE_ADDRESS: usize = core::mem::offset_of!(Failures, address);
+pub(super) const FAILURE_BYTES: usize = size_of::<Failures>();
+const _: () = assert!(FAILURES == 2, "the short way looks at two");
+
 impl Failures {
     pub(super) const NONE: Failures = Failures {
         address: 0,
@@ -287,7 +292,6 @@ pub(super) fn poll_ends(state: &mut ThreadState, call: &Call, site: u32) {
 /// An attempt to take a lock failed.
 pub(super) fn failed(state: &mut ThreadState, address: usize, site: u32, operation: Operation) {
     let Some(lock) = table::find(address) else { return };
-    super::uncontended::forget(state, address);
     let find = |failures: &Failures| failures.address == address as u64;
     let at = state.lock.failures.iter().position(find);
     if let Some(failures) = at.and_then(|at| state.lock.failures.get_mut(at)) {

@@ -26,10 +26,11 @@ mod task;
 mod task_order;
 pub mod uncontended;
 mod wait;
-pub mod walk;
+mod walk;
 
 pub use incident::misused;
 pub use order::{created, joined, learns, publishes};
+pub use stack_cache::place;
 pub use wait::{futex_wait, futex_waited, wait, waited};
 
 use crate::apply::plan;
@@ -73,6 +74,12 @@ pub(crate) struct Call {
     task: u32,
 }
 
+impl Call {
+    fn takes(&self) -> bool {
+        operation_of(self.packed).is_some_and(Operation::takes)
+    }
+}
+
 /// The lock part of a thread's state. All-zero bytes are a valid value.
 #[repr(C)]
 pub struct ThreadLock {
@@ -106,11 +113,15 @@ pub struct ThreadLock {
     own_task: u32,
     /// The lock of a future that is being dropped, where it hands on what it was given; 0 for none.
     cancelled: u32,
-    /// Stacks of polls that are known.
-    stacks: stack_cache::StackCache,
-    /// Acquisitions that may take the short way when they are made again.
-    known: [uncontended::Known; uncontended::REMEMBERED],
+    /// Operations under way that take a lock.
+    taking: u32,
+    /// The thread's bit among the users of a lock.
+    user: u64,
+    /// What may take the short way when it is made again.
     places: [uncontended::Place; uncontended::PLACES],
+    pairs: [uncontended::Pair; uncontended::PAIRS],
+    /// Stacks that are known.
+    stacks: stack_cache::StackCache,
 }
 
 /// Offset in a thread's state of the target's `rbp` at the latest interposed call.
@@ -118,6 +129,24 @@ pub(crate) const GUEST_BP: usize =
     core::mem::offset_of!(ThreadState, lock) + core::mem::offset_of!(ThreadLock, guest_bp);
 
 impl ThreadLock {
+    /// A lock operation is under way; forgotten where there are too many.
+    fn begin_call(&mut self, call: &Call) {
+        if let Some(place) = self.calls.get_mut(self.call_count as usize) {
+            *place = *call;
+            self.call_count += 1;
+            self.taking += u32::from(call.takes());
+        }
+    }
+
+    /// The latest lock operation under way, which is over if `is_over` says so.
+    fn end_call(&mut self, is_over: impl Fn(&Call) -> bool) -> Option<Call> {
+        let at = (self.call_count as usize).checked_sub(1)?;
+        let call = self.calls.get(at).copied().filter(is_over)?;
+        self.call_count -= 1;
+        self.taking = self.taking.saturating_sub(u32::from(call.takes()));
+        Some(call)
+    }
+
     fn live(&self) -> *mut LiveRow {
         self.live as *mut LiveRow
     }
@@ -128,37 +157,18 @@ pub fn init() -> bool {
     let ready = record::config() & CONFIG_LOCKS != 0 && table::init() && order::init();
     if ready {
         contention::init();
+        uncontended::init();
     }
     ready
 }
 
 /// A thread's row of the recording is known: its state is fresh or used again.
 pub fn thread_begins(state: &mut ThreadState) {
-    let lock = &mut state.lock;
-    *lock = ThreadLock {
-        live: 0,
-        calls: lock.calls,
-        call_count: 0,
-        phase: 0,
-        published: 0,
-        learnt: 0,
-        acquisitions: 0,
-        wait_since: 0,
-        wait_kind: 0,
-        wait_access: 0,
-        wait_lock: 0,
-        wait_holder: 0,
-        guest_bp: 0,
-        wait_acquisitions: 0,
-        areas: [0; incident::AREAS],
-        failures: [incident::Failures::NONE; incident::FAILURES],
-        waited: false,
-        own_task: 0,
-        cancelled: 0,
-        stacks: stack_cache::StackCache::NONE,
-        known: [uncontended::Known::NONE; uncontended::REMEMBERED],
-        places: [uncontended::Place::NONE; uncontended::PLACES],
-    };
+    if state.lock.user != 0 {
+        // SAFETY: all-zero bytes are a valid value. It is large: what was never used is not touched.
+        unsafe { (&raw mut state.lock).write_bytes(0, 1) };
+    }
+    state.lock.user = 1 << (state.serial % 64);
     if record::config() & CONFIG_LOCKS == 0 {
         return;
     }
@@ -209,9 +219,11 @@ pub fn site_acquired(state: &mut ThreadState, address: usize, site: u32) {
         holds_now(state, address, site, operation, type_of(packed), 0);
         return;
     }
-    let place = uncontended::place(state, site);
-    if let Some(hold) = holds_now(state, address, site, operation, type_of(packed), place.access()) {
-        uncontended::remember(state, address, &place, &hold);
+    let access = uncontended::place(state, site);
+    if let Some(hold) = holds_now(state, address, site, operation, type_of(packed), access)
+        && state.lock.taking == 0
+    {
+        uncontended::remember(state, &hold);
     }
 }
 
@@ -462,13 +474,8 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         _ => {}
     }
     let sp = state.guest_sp;
-    let lock = &mut state.lock;
-    while lock.call_count > 0 {
-        let Some(over) = lock.calls.get(lock.call_count as usize - 1).copied().filter(|call| call.sp <= sp) else {
-            break;
-        };
-        leave_once(lock.live(), &over);
-        lock.call_count -= 1;
+    while let Some(over) = state.lock.end_call(|call| call.sp <= sp) {
+        leave_once(state.lock.live(), &over);
         contention::abandoned(&over);
     }
     if operation == Operation::UpgradeWait && outer(state, first as u64, Operation::takes) {
@@ -488,7 +495,7 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         holder: 0,
         task: 0,
     };
-    if packed & SLOW_PATH != 0 && contention::is_on() && operation.takes() {
+    if packed & SLOW_PATH != 0 && contention::is_on() && call.takes() {
         if let Some(lock) = contention::lock_of(state, &call, site) {
             contention::begin(lock, &mut call);
         }
@@ -523,11 +530,7 @@ pub fn call(state: &mut ThreadState, site: u32, first: usize, second: usize) {
         Operation::AssignPermits => permits::assigns(state, &mut call),
         _ => {}
     }
-    let lock = &mut state.lock;
-    if let Some(place) = lock.calls.get_mut(lock.call_count as usize) {
-        *place = call;
-        lock.call_count += 1;
-    }
+    state.lock.begin_call(&call);
 }
 
 /// Notes an initialisation; its place, or [`ONCES`] where there is none.
@@ -560,13 +563,7 @@ fn leave_once(live: *mut LiveRow, call: &Call) {
 pub fn called(state: &mut ThreadState, site: u32, result: u64) {
     let sp = state.guest_sp;
     let mut found = None;
-    let lock = &mut state.lock;
-    while lock.call_count > 0 {
-        let Some(top) = lock.calls.get(lock.call_count as usize - 1).copied() else { break };
-        if top.sp > sp {
-            break;
-        }
-        lock.call_count -= 1;
+    while let Some(top) = state.lock.end_call(|call| call.sp <= sp) {
         if top.sp == sp && top.site == site {
             found = Some(top);
             break;

@@ -94,19 +94,25 @@ pub(super) fn append(row: &OrderRow) -> Option<u32> {
     index
 }
 
+/// Whether an acquisition is logged by itself: the write lock of a type with readers.
+pub(super) fn is_logged_alone(lock: Type, shares: bool) -> bool {
+    !shares
+        && matches!(
+            lock,
+            Type::StdRwLock | Type::ParkingLotRwLock | Type::SpinRwLock | Type::PthreadRwLock | Type::DashmapShard
+        )
+}
+
 /// A lock was taken, and is not among the thread's holds yet.
 pub(super) fn taken(state: &mut ThreadState, live: *mut LiveRow, taken: &HoldRow, lock: Type) {
     let thread = state.serial;
     let phase = state.lock.phase.min(PHASES - 1);
-    let has_readers = matches!(
-        lock,
-        Type::StdRwLock | Type::ParkingLotRwLock | Type::SpinRwLock | Type::PthreadRwLock | Type::DashmapShard
-    );
+    let is_alone = is_logged_alone(lock, taken.shared != 0);
     // SAFETY: the row is in the recording's mapping; only this thread writes it. Indices stay below HOLDS.
     let (count, holds) = unsafe {
         ((addr_of!((*live).hold_count).read() as usize).min(HOLDS), addr_of!((*live).holds) as *const HoldRow)
     };
-    if count == 0 && !(has_readers && taken.shared == 0) {
+    if count == 0 && !is_alone {
         return;
     }
     // SAFETY: as above.
@@ -143,7 +149,7 @@ pub(super) fn taken(state: &mut ThreadState, live: *mut LiveRow, taken: &HoldRow
         }
         OrderRow { kind: kind as u32, thread, object: 0, held, wanted: *taken, others, count: 1 }
     };
-    if has_readers && taken.shared == 0 {
+    if is_alone {
         once(mix(base, 0x77), || row(OrderKind::Write, NONE, others(usize::MAX)), |_| true);
     }
     for at in 0..count {

@@ -13,7 +13,8 @@
 //! task than their holder count as given back.
 
 use super::task::{present, references, row, with};
-use super::{CALLS, Call, ThreadState, stack_cache, table, task_order};
+use super::{CALLS, Call, ThreadState, table, task_order};
+use crate::check;
 use crate::record;
 use conprof_wire::locks::*;
 use conprof_wire::recording::Counter;
@@ -86,7 +87,7 @@ pub(super) fn acquired(state: &mut ThreadState, call: &Call, site: u32, result: 
         }
         return;
     }
-    let access = stack_cache::place(state, site);
+    let access = check::place(state, site);
     let Some(lock) = table::find_or_add(call.second as usize, Type::TokioPermits, access) else {
         with(call.task, |row| row.state |= TASK_UNSURE);
         return;
@@ -179,7 +180,7 @@ fn holds_now(task: u32, lock: u32, access: u32, shares: bool) {
 /// Permits were taken at once.
 pub(super) fn tried(state: &mut ThreadState, address: usize, site: u32) {
     let task = present(state);
-    let access = stack_cache::place(state, site);
+    let access = check::place(state, site);
     if let Some(lock) = table::find_or_add(address, Type::TokioPermits, access) {
         // SAFETY: the target has just changed the word.
         let left = unsafe { (address as *const u64).read_volatile() } >> COUNT_SHIFT;

@@ -11,11 +11,14 @@ use conprof_wire::locks::{LOCK_REFERENCED, LOCK_UNSURE, LockRow, RECEIVER_SPAWNS
 use conprof_wire::recording::{Counter, Table};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-static SLOTS: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
-static MASK: AtomicUsize = AtomicUsize::new(0);
+pub(super) static SLOTS: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+pub(super) static MASK: AtomicUsize = AtomicUsize::new(0);
 /// A bit for each page, by hash, that may have a lock.
 static PAGES: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 
+/// A slot is the bits from [`HASH_SHIFT`] on of an address's granule times this, by [`MASK`].
+pub(super) const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const HASH_SHIFT: u32 = 24;
 /// Bits of [`PAGES`].
 const PAGE_BITS: usize = 1 << 20;
 /// Slots looked at before a lock counts as not there.
@@ -50,7 +53,7 @@ fn slot(address: usize, probe: usize) -> Option<&'static AtomicU32> {
     if slots.is_null() {
         return None;
     }
-    let hash = ((address as u64 >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize;
+    let hash = ((address as u64 >> 3).wrapping_mul(HASH_FACTOR) >> HASH_SHIFT) as usize;
     // SAFETY: the index is masked to the slots, which are never unmapped.
     Some(unsafe { &*slots.add(hash.wrapping_add(probe) & MASK.load(Ordering::Relaxed)) })
 }

@@ -14,7 +14,8 @@
 //!   task's memory takes the address away first ([`gone`]).
 //! - Tasks that find no room are counted, and take part in no finding.
 
-use super::{Call, ThreadState, incident, permits, stack_cache, table, task_order};
+use super::{Call, ThreadState, incident, permits, table, task_order};
+use crate::check;
 use crate::record::{self, table as rows};
 use crate::rt::syscall;
 use conprof_wire::locks::*;
@@ -173,7 +174,7 @@ pub(super) fn spawned(state: &mut ThreadState, address: usize, site: u32) {
     if with(index, |row| row.spawned != 0).unwrap_or(true) {
         return;
     }
-    let access = stack_cache::place(state, site);
+    let access = check::place(state, site);
     let spawner = state.serial + 1;
     let parent = present(state);
     let (parent, born) = with(parent, task_order::births).unwrap_or((NO_PARENT, 0));

@@ -1,164 +1,196 @@
 //! The short way of an acquisition or release that nobody waits for, where only locks are watched.
 //!
 //! ```text
-//! generated code --> acquired, released (assembly) --all of it is remembered--> hold pushed or popped, owner, counts
+//! generated code --> acquired, released (assembly) --all of it is known--> hold pushed or popped, owner, counts
 //!                         `-- anything else --> stubs::lock_acquired ... --> lock::site_acquired --> remember
 //! ```
 //!
-//! A thread remembers its latest acquisitions by the lock's address: the place with its access row, the lock's row, its
-//! meter, and the lock that was held then. The same acquisition again (same site, same stack pointer, same caller, same
-//! phase, same lock held) would log nothing new, so all there is to do is what the live row and the figures show.
+//! An acquisition takes the short way if its lock has a row, which the thread has used, and its place is known: the same site,
+//! stack pointer and two callers have an access row. With a lock held already, or of a lock with readers alone, the pair must
+//! have been logged too, in the thread's present phase. All there is to do then is what the live row and the figures show.
+//! A release finds its lock by the thread's latest hold.
 //!
 //! # Invariants
-//! - Nothing is remembered where races are checked: an acquisition orders threads there.
-//! - What is remembered of a lock that is gone never matches: its row says so, or names another address.
+//! - [`ROWS`] and the places stay empty where races are checked: an acquisition orders threads there.
+//! - The row of a lock that is gone says so, or names another address.
 //! - Nothing comes in between: a signal that interrupts the code is deferred as if the guard were set ([`is_inside`]), and
 //!   let in at the end ([`finish_acquired`]). A guard would cost two stores, and locked instructions wait for all stores before them.
 //! - A compare-exchange that succeeded leaves the flags of equal operands, so [`acquired`] makes them instead of keeping them.
 //!
-//! Direction of error: the callers above the direct one are those of the first time. Holds are measured once in
-//! [`SAMPLE`] acquisitions of a lock, or [`CONTENDED_SAMPLE`].
+//! Direction of error: the callers above the second one are those of the first time. Holds are measured once in
+//! [`SAMPLE`] acquisitions of a lock, or [`CONTENDED_SAMPLE`]. Locks that are not the first of their slot take the long way.
 
-use super::{ThreadLock, contention, walk};
+use super::{ThreadLock, contention, incident, order, stack_cache, table};
+use crate::apply::plan;
 use crate::check;
 use crate::stubs::{self, Saved};
 use crate::thread::ThreadState;
-use conprof_wire::locks::{HoldRow, LiveRow, LockRow};
-use conprof_wire::recording::NO_SITE;
+use conprof_wire::locks::{HoldRow, LiveRow, LockRow, operation_of, type_of};
 use conprof_wire::state::{GUARD, OWNER_FS, RED_ZONE, SIGNALS_PENDING};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::ptr::addr_of;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Acquisitions that a thread remembers; a power of two.
-pub(super) const REMEMBERED: usize = 64;
 /// Places that a thread remembers; a power of two.
-pub(super) const PLACES: usize = 32;
+pub(super) const PLACES: usize = 128;
+/// Pairs that a thread remembers; a power of two.
+pub(super) const PAIRS: usize = 128;
 /// One acquisition of a lock in so many goes the long way, and has its hold measured; a power of two.
 pub(super) const SAMPLE: u64 = 256;
 /// The same for a lock that somebody has waited for.
 pub(super) const CONTENDED_SAMPLE: u64 = 32;
 /// Bytes that the code of [`acquired`] and of [`released`] takes, padding included.
-const CODE_BYTES: u64 = 512;
+const CODE_BYTES: u64 = 640;
 
-/// A site and its caller, whose access row is known. All-zero bytes match none.
+/// The rows of locks; 0 where the short way is closed.
+static ROWS: AtomicU64 = AtomicU64::new(0);
+/// The meters' address less twice that of the rows, since a row has half a meter's size; 0 where waits are not measured.
+static METERS_LESS_ROWS: AtomicU64 = AtomicU64::new(0);
+/// What addresses are hashed with, for the assembly.
+static HASH_FACTOR: u64 = table::HASH_FACTOR;
+
+/// Once, after the tables of locks and the meters are made.
+pub(super) fn init() {
+    if check::is_checking() {
+        return;
+    }
+    let rows = table::row(0).map_or(0, |row| row as u64);
+    let meters = contention::meters_address();
+    if meters != 0 {
+        METERS_LESS_ROWS.store(meters.wrapping_sub(rows.wrapping_mul(2)), Ordering::Relaxed);
+    }
+    ROWS.store(rows, Ordering::Relaxed);
+}
+
+/// The hold that a place makes is shared.
+const SHARES: u32 = 1;
+/// Its pair must be known even where nothing is held.
+const IS_LOGGED_ALONE: u32 = 2;
+
+/// An acquisition's site and its callers, with their access row. All-zero bytes match none.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Place {
     /// Stack pointer when the stub is entered.
     sp: u64,
-    /// Return address of the function that the site is in.
-    caller: u64,
-    /// Where that lies, above [`Place::sp`] less what the stub pushes.
-    caller_offset: u32,
+    /// The innermost return addresses above the site.
+    callers: [u64; 2],
+    /// Where they lie, above [`Place::sp`] less what the stub pushes.
+    caller_offsets: [u32; 2],
     site: u32,
+    /// [`SHARES`], [`IS_LOGGED_ALONE`].
+    flags: u32,
+    /// [`HoldRow::shared`], in its place beside the lock's index.
+    shared: u64,
+    /// This and the next as in a [`HoldRow`].
     access: u32,
-    unused: u32,
-}
-
-impl Place {
-    pub(super) const NONE: Place = Place { sp: 0, caller: 0, caller_offset: 0, site: 0, access: 0, unused: 0 };
-
-    /// The access row.
-    pub(super) fn access(&self) -> u32 {
-        self.access
-    }
-}
-
-/// An acquisition that is known. All-zero bytes match none, as no lock has address 0.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(super) struct Known {
-    /// The lock word.
-    address: u64,
-    /// Stack pointer when the stub is entered.
-    sp: u64,
-    site: u32,
-    /// Bytes from there, less what the stub pushes, to the function's return address.
-    caller_offset: u32,
-    caller: u64,
-    /// What is pushed.
-    hold: HoldRow,
-    /// What was held then; its lock is 0 for nothing.
-    outer_lock: u64,
-    outer_access: u32,
-    unused: u32,
-    /// No call under way, and the phase: as in [`ThreadLock`].
-    calls_and_phase: u64,
-    row: u64,
-    /// 0 where waits are not measured.
-    meter: u64,
+    /// 1 for attempts.
+    reserved: u32,
     padding: u64,
 }
 
-const KNOWN: usize = size_of::<Known>();
-const _: () = assert!(KNOWN == 96 && REMEMBERED.is_power_of_two());
+/// A pair of the order log. All-zero bytes match none, as no row lies at 0.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Pair {
+    /// Address of the row of the lock taken.
+    row: u64,
+    /// What was held then; its lock is 0 for nothing.
+    outer_lock: u64,
+    outer_access: u32,
+    access: u32,
+    phase: u32,
+    unused: u32,
+}
 
-impl Known {
-    pub(super) const NONE: Known = Known {
-        address: 0,
+const _: () = assert!(size_of::<Place>() == 64 && PLACES.is_power_of_two());
+const _: () = assert!(size_of::<Pair>() == 32 && PAIRS.is_power_of_two());
+const _: () = assert!(size_of::<Place>() == 64 && PLACES.is_power_of_two());
+const _: () = assert!(size_of::<Pair>() == 32 && PAIRS.is_power_of_two());
+impl Place {
+    pub(super) const NONE: Place = Place {
         sp: 0,
+        callers: [0; 2],
+        caller_offsets: [0; 2],
         site: 0,
-        caller_offset: 0,
-        caller: 0,
-        hold: HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 },
-        outer_lock: 0,
-        outer_access: 0,
-        unused: 0,
-        calls_and_phase: 0,
-        row: 0,
-        meter: 0,
+        flags: 0,
+        shared: 0,
+        access: 0,
+        reserved: 0,
         padding: 0,
     };
 }
 
+impl Pair {
+    pub(super) const NONE: Pair = Pair { row: 0, outer_lock: 0, outer_access: 0, access: 0, phase: 0, unused: 0 };
+}
+
+const _: () = assert!(size_of::<LockRow>() == 32 && size_of::<HoldRow>() == 16 && contention::METER_BYTES == 64);
+
 /// Stack pointer at a stub's entry, from the guest's as the handler knows it.
 const ENTRY_BELOW_GUEST: u64 = (RED_ZONE + 24) as u64;
 /// Bytes that [`acquired`] pushes.
-const PUSHED: u64 = 24;
+const PUSHED: u64 = 32;
 
-fn slot(address: u64) -> usize {
-    ((address >> 4) ^ (address >> 10)) as usize & (REMEMBERED - 1)
+fn place_slot(sp: u64, site: u32) -> usize {
+    ((sp >> 4) as u32 ^ site) as usize & (PLACES - 1)
 }
 
-/// Where an acquisition by a site is made, with its access row: looked up, or found out and kept.
-pub(super) fn place(state: &mut ThreadState, site: u32) -> Place {
+fn pair_slot(row: u64, outer_lock: u64) -> usize {
+    ((row >> 5) as u32 ^ outer_lock as u32) as usize & (PAIRS - 1)
+}
+
+/// The access row of an acquisition by a site, which may take the short way the next time.
+pub(super) fn place(state: &mut ThreadState, site: u32) -> u32 {
     let sp = state.guest_sp.wrapping_sub(ENTRY_BELOW_GUEST);
-    let index = site as usize & (PLACES - 1);
-    if let Some(known) = state.lock.places.get(index).copied().filter(|known| known.site == site && known.sp == sp) {
-        let caller = sp.wrapping_sub(PUSHED).wrapping_add(u64::from(known.caller_offset)) as *const u64;
-        // SAFETY: the slot lies in the frame of the function that the site is in, as it did when this was noted.
-        if known.access != 0 && unsafe { caller.read() } == known.caller {
-            return known;
-        }
-    }
-    let access = check::place(state, site);
-    let mut place = Place { access, ..Place::NONE };
-    if let Some((slot, caller)) = walk::caller(state, site)
-        && let Ok(caller_offset) = u32::try_from(slot.wrapping_sub(sp.wrapping_sub(PUSHED)))
+    let slot = place_slot(sp, site);
+    let pushed = sp.wrapping_sub(PUSHED);
+    if let Some(known) = state.lock.places.get(slot)
+        && known.site == site
+        && known.sp == sp
+        && known.access != 0
+        && known.caller_offsets.iter().zip(known.callers).all(|(offset, caller)| {
+            // SAFETY: innermost first, the slots lie in frames of functions that have not returned, as they did when this was noted.
+            unsafe { (pushed.wrapping_add(u64::from(*offset)) as *const u64).read() == caller }
+        })
     {
-        place = Place { sp, caller, caller_offset, site, access, unused: 0 };
-        if let Some(known) = state.lock.places.get_mut(index) {
-            *known = place;
-        }
+        return known.access;
     }
-    place
+    let (access, frames) = stack_cache::place_with_callers(state, site);
+    let packed = plan::site(site).0;
+    let Some(operation) = operation_of(packed).filter(|_| ROWS.load(Ordering::Relaxed) != 0) else { return access };
+    let Some([first, second]) = frames else { return access };
+    let offset = |slot: u64| u32::try_from(slot.wrapping_sub(pushed));
+    let (Ok(first_offset), Ok(second_offset)) = (offset(first.0), offset(second.0)) else { return access };
+    let mut flags = if operation.shares() { SHARES } else { 0 };
+    if order::is_logged_alone(type_of(packed), operation.shares()) {
+        flags |= IS_LOGGED_ALONE;
+    }
+    let new = Place {
+        sp,
+        callers: [first.1, second.1],
+        caller_offsets: [first_offset, second_offset],
+        site,
+        flags,
+        shared: u64::from(operation.shares()) << 32,
+        access,
+        reserved: u32::from(operation.is_try()),
+        padding: 0,
+    };
+    if let Some(known) = state.lock.places.get_mut(slot) {
+        *known = new;
+    }
+    access
 }
 
-/// The access row of where a site is, without a walk where that is known.
-pub(super) fn access(state: &mut ThreadState, site: u32) -> u32 {
-    if site == NO_SITE || check::is_on(state) {
-        return check::place(state, site);
-    }
-    place(state, site).access
-}
-
-/// Notes an acquisition that has just been made at a place, as the thread's latest hold.
-pub(super) fn remember(state: &mut ThreadState, address: usize, place: &Place, hold: &HoldRow) {
-    let live = state.lock.live();
-    if place.sp == 0 || state.lock.call_count != 0 {
+/// Notes the pair of an acquisition that has just been made and logged, as the thread's latest hold.
+pub(super) fn remember(state: &mut ThreadState, hold: &HoldRow) {
+    let rows = ROWS.load(Ordering::Relaxed);
+    if rows == 0 {
         return;
     }
+    let live = state.lock.live();
     // SAFETY: the row is in the recording's mapping; the hold was pushed, so there is one.
     let count = unsafe { addr_of!((*live).hold_count).read() };
     let outer = match count {
@@ -167,31 +199,12 @@ pub(super) fn remember(state: &mut ThreadState, address: usize, place: &Place, h
         2 => unsafe { (addr_of!((*live).holds) as *const HoldRow).read() },
         _ => return,
     };
-    let Some(row) = super::table::row(hold.lock) else { return };
-    let known = Known {
-        address: address as u64,
-        sp: place.sp,
-        site: place.site,
-        caller_offset: place.caller_offset,
-        caller: place.caller,
-        hold: *hold,
-        outer_lock: u64::from(outer.lock) | u64::from(outer.shared) << 32,
-        outer_access: outer.access,
-        unused: 0,
-        calls_and_phase: u64::from(state.lock.phase) << 32,
-        row: row as u64,
-        meter: contention::meter_address(hold.lock),
-        padding: 0,
-    };
-    if let Some(slot) = state.lock.known.get_mut(slot(address as u64)) {
-        *slot = known;
-    }
-}
-
-/// The next acquisition of the lock at an address goes the long way.
-pub(super) fn forget(state: &mut ThreadState, address: usize) {
-    if let Some(known) = state.lock.known.get_mut(slot(address as u64)) {
-        *known = Known::NONE;
+    let row = rows.wrapping_add(u64::from(hold.lock) * size_of::<LockRow>() as u64);
+    let outer_lock = u64::from(outer.lock) | u64::from(outer.shared) << 32;
+    let pair =
+        Pair { row, outer_lock, outer_access: outer.access, access: hold.access, phase: state.lock.phase, unused: 0 };
+    if let Some(known) = state.lock.pairs.get_mut(pair_slot(row, outer_lock)) {
+        *known = pair;
     }
 }
 
@@ -205,27 +218,6 @@ pub fn is_inside(pc: u64) -> bool {
 
 const LOCK: usize = offset_of!(ThreadState, lock);
 const LIVE: usize = LOCK + offset_of!(ThreadLock, live);
-const CALL_COUNT: usize = LOCK + offset_of!(ThreadLock, call_count);
-const _: () = assert!(offset_of!(ThreadLock, phase) == offset_of!(ThreadLock, call_count) + 4);
-const TABLE: usize = LOCK + offset_of!(ThreadLock, known);
-
-/// `rax` becomes the place of what is remembered of the lock whose address is in `rdx`; `rcx` is lost.
-macro_rules! find {
-    () => {
-        concat!(
-            "mov rax, rdx\n",
-            "mov rcx, rdx\n",
-            "shr rax, 4\n",
-            "shr rcx, 10\n",
-            "xor eax, ecx\n",
-            "and eax, {last}\n",
-            "lea rax, [rax+rax*2]\n",
-            "shl rax, 5\n",
-            "add rax, gs:[0]\n",
-            "add rax, {table}\n",
-        )
-    };
-}
 
 /// `Entry::LockAcquired`.
 ///
@@ -238,94 +230,152 @@ pub unsafe extern "C" fn acquired() {
         "push rax",
         "push rcx",
         "push rdx",
+        "push rsi",
         "mov rax, fs:[0x10]",
         "cmp rax, gs:[{owner}]",
         "jne 5f",
-        "cmp dword ptr gs:[{guard}], 0",
+        "mov eax, gs:[{guard}]",
+        "or eax, gs:[{taking}]",
         "jne 5f",
-        "mov rdx, [rsp+40]",
-        find!(),
-        "cmp [rax+{address}], rdx",
+        // rdx: the place.
+        "mov ecx, [rsp+40]",
+        "lea rax, [rsp+32]",
+        "mov rdx, rax",
+        "shr rdx, 4",
+        "xor edx, ecx",
+        "and edx, {last_place}",
+        "shl edx, 6",
+        "add rdx, gs:[0]",
+        "add rdx, {places}",
+        "cmp [rdx+{sp}], rax",
         "jne 5f",
-        "lea rcx, [rsp+24]",
-        "cmp [rax+{sp}], rcx",
+        "cmp [rdx+{site}], ecx",
         "jne 5f",
-        "mov ecx, [rsp+32]",
-        "cmp [rax+{site}], ecx",
+        "mov eax, [rdx+{caller_offsets}]",
+        "mov rax, [rsp+rax]",
+        "cmp [rdx+{callers}], rax",
         "jne 5f",
-        "mov ecx, [rax+{caller_offset}]",
-        "mov rcx, [rsp+rcx]",
-        "cmp [rax+{caller}], rcx",
+        "mov eax, [rdx+{caller_offsets}+4]",
+        "mov rax, [rsp+rax]",
+        "cmp [rdx+{callers}+8], rax",
         "jne 5f",
-        "mov rcx, [rax+{row}]",
-        "cmp [rcx+{row_address}], rdx",
+        // rcx: the row of the lock, whose address is in rax.
+        "mov rax, [rsp+48]",
+        "mov rcx, rax",
+        "shr rcx, 3",
+        "imul rcx, [rip+{factor}]",
+        "shr rcx, {hash_shift}",
+        "and rcx, [rip+{mask}]",
+        "shl rcx, 2",
+        "add rcx, [rip+{slots}]",
+        "mov ecx, [rcx]",
+        "shl rcx, 5",
+        "add rcx, [rip+{rows}]",
+        "cmp [rcx+{row_address}], rax",
         "jne 5f",
         "cmp dword ptr [rcx+{row_gone}], 0",
         "jne 5f",
-        "mov rcx, gs:[{calls_and_phase}]",
-        "cmp [rax+{known_calls_and_phase}], rcx",
-        "jne 5f",
-        // With nothing held nothing new can be logged; with one lock held it must be the one of then.
-        "mov rdx, gs:[{live}]",
-        "mov ecx, [rdx+{hold_count}]",
-        "test ecx, ecx",
-        "jz 2f",
-        "cmp ecx, 1",
-        "jne 5f",
-        "mov rcx, [rdx+{holds}]",
-        "cmp [rax+{outer_lock}], rcx",
-        "jne 5f",
-        "mov ecx, [rdx+{holds}+8]",
-        "cmp [rax+{outer_access}], ecx",
-        "jne 5f",
-        "2:",
-        "mov rcx, [rax+{meter}]",
-        "test rcx, rcx",
-        "jz 3f",
-        "cmp word ptr [rcx+{quiet}], 0",
+        "cmp gs:[{first_failure}], rax",
         "je 5f",
-        "mov rdx, [rcx+{meter_acquisitions}]",
-        "inc rdx",
-        "test edx, {contended_sample}",
-        "jnz 4f",
-        "test edx, {sample}",
+        "cmp gs:[{second_failure}], rax",
+        "je 5f",
+        "mov rax, gs:[{user}]",
+        "test [rcx+{row_users}], rax",
         "jz 5f",
-        "cmp dword ptr [rcx+{figures}], 0",
+        // With nothing held nothing new can be logged of most locks.
+        "mov rax, gs:[{live}]",
+        "test rax, rax",
+        "jz 5f",
+        "mov esi, [rdx+{flags}]",
+        "and esi, {is_logged_alone}",
+        "or esi, [rax+{hold_count}]",
+        "jnz 6f",
+        "2:",
+        "mov rax, [rip+{meters_less_rows}]",
+        "test rax, rax",
+        "jz 3f",
+        "lea rax, [rax+rcx*2]",
+        "cmp word ptr [rax+{quiet}], 0",
+        "je 5f",
+        "mov esi, [rax+{meter_acquisitions}]",
+        "inc esi",
+        "test esi, {contended_sample}",
+        "jnz 4f",
+        "test esi, {sample}",
+        "jz 5f",
+        "cmp dword ptr [rax+{figures}], 0",
         "jne 5f",
         "4:",
-        "mov [rcx+{meter_acquisitions}], rdx",
-        "mov edx, [rax+{hold}+8]",
-        "cmp [rcx+{meter_access}], edx",
+        "inc qword ptr [rax+{meter_acquisitions}]",
+        "mov esi, [rdx+{access}]",
+        "cmp [rax+{meter_access}], esi",
         "je 3f",
-        "mov [rcx+{meter_access}], edx",
+        "mov [rax+{meter_access}], esi",
         "3:",
         // What lies behind the last hold is often the same one, of the last time.
-        "mov rdx, gs:[{live}]",
-        "mov ecx, [rdx+{hold_count}]",
-        "shl ecx, 4",
-        "add rcx, rdx",
-        "mov rdx, [rax+{hold}+8]",
-        "cmp [rcx+{holds}+8], rdx",
+        "mov rax, gs:[{live}]",
+        "mov esi, [rax+{hold_count}]",
+        "shl esi, 4",
+        "add rsi, rax",
+        "mov rax, [rdx+{access}]",
+        "cmp [rsi+{holds}+8], rax",
         "je 4f",
-        "mov [rcx+{holds}+8], rdx",
+        "mov [rsi+{holds}+8], rax",
         "4:",
-        "mov rdx, [rax+{hold}]",
-        "cmp [rcx+{holds}], rdx",
+        "mov rax, rcx",
+        "sub rax, [rip+{rows}]",
+        "shr rax, 5",
+        "or rax, [rdx+{shared}]",
+        "cmp [rsi+{holds}], rax",
         "je 4f",
-        "mov [rcx+{holds}], rdx",
+        "mov [rsi+{holds}], rax",
         "4:",
-        "mov rcx, gs:[{live}]",
-        "inc dword ptr [rcx+{hold_count}]",
-        // Bit 32: shared.
-        "bt rdx, 32",
-        "jc 7f",
-        "mov rcx, [rax+{row}]",
-        "mov edx, gs:[{serial}]",
-        "inc edx",
-        "mov [rcx+{row_owner}], edx",
+        "mov rax, gs:[{live}]",
+        "inc dword ptr [rax+{hold_count}]",
+        "test dword ptr [rdx+{flags}], {shares}",
+        "jnz 7f",
+        "mov eax, gs:[{serial}]",
+        "inc eax",
+        "mov [rcx+{row_owner}], eax",
         "7:",
         "jmp {finish}",
+        // The pair must be known; rax is the live row.
+        "6:",
+        "push rdi",
+        "mov edi, [rax+{hold_count}]",
+        "cmp edi, 1",
+        "ja 8f",
+        "jb 4f",
+        "mov rdi, [rax+{holds}]",
+        "mov eax, [rax+{holds}+8]",
+        "jmp 7f",
+        "4:",
+        "xor eax, eax",
+        "7:",
+        "mov rsi, rcx",
+        "shr rsi, 5",
+        "xor esi, edi",
+        "and esi, {last_pair}",
+        "shl esi, 5",
+        "add rsi, gs:[0]",
+        "cmp [rsi+{pairs}+{pair_row}], rcx",
+        "jne 8f",
+        "cmp [rsi+{pairs}+{outer_lock}], rdi",
+        "jne 8f",
+        "cmp [rsi+{pairs}+{outer_access}], eax",
+        "jne 8f",
+        "mov eax, [rdx+{access}]",
+        "cmp [rsi+{pairs}+{pair_access}], eax",
+        "jne 8f",
+        "mov eax, gs:[{phase}]",
+        "cmp [rsi+{pairs}+{pair_phase}], eax",
+        "jne 8f",
+        "pop rdi",
+        "jmp 2b",
+        "8:",
+        "pop rdi",
         "5:",
+        "pop rsi",
         "pop rdx",
         "pop rcx",
         "pop rax",
@@ -334,32 +384,48 @@ pub unsafe extern "C" fn acquired() {
         ".org 9b + {bytes}, 0xcc",
         owner = const OWNER_FS,
         guard = const GUARD,
-        last = const REMEMBERED - 1,
-        table = const TABLE,
-        address = const offset_of!(Known, address),
-        sp = const offset_of!(Known, sp),
-        site = const offset_of!(Known, site),
-        caller_offset = const offset_of!(Known, caller_offset),
-        caller = const offset_of!(Known, caller),
-        row = const offset_of!(Known, row),
+        taking = const LOCK + offset_of!(ThreadLock, taking),
+        last_place = const PLACES - 1,
+        places = const LOCK + offset_of!(ThreadLock, places),
+        sp = const offset_of!(Place, sp),
+        site = const offset_of!(Place, site),
+        callers = const offset_of!(Place, callers),
+        caller_offsets = const offset_of!(Place, caller_offsets),
+        flags = const offset_of!(Place, flags),
+        shared = const offset_of!(Place, shared),
+        access = const offset_of!(Place, access),
+        shares = const SHARES,
+        is_logged_alone = const IS_LOGGED_ALONE,
+        factor = sym HASH_FACTOR,
+        hash_shift = const table::HASH_SHIFT,
+        mask = sym table::MASK,
+        slots = sym table::SLOTS,
+        rows = sym ROWS,
         row_address = const offset_of!(LockRow, address),
         row_gone = const offset_of!(LockRow, gone),
+        row_users = const offset_of!(LockRow, users),
         row_owner = const offset_of!(LockRow, owner),
-        calls_and_phase = const CALL_COUNT,
-        known_calls_and_phase = const offset_of!(Known, calls_and_phase),
+        first_failure = const LOCK + offset_of!(ThreadLock, failures) + incident::FAILURE_ADDRESS,
+        second_failure = const LOCK + offset_of!(ThreadLock, failures) + incident::FAILURE_BYTES + incident::FAILURE_ADDRESS,
+        user = const LOCK + offset_of!(ThreadLock, user),
         live = const LIVE,
+        phase = const LOCK + offset_of!(ThreadLock, phase),
         hold_count = const offset_of!(LiveRow, hold_count),
         holds = const offset_of!(LiveRow, holds),
-        outer_lock = const offset_of!(Known, outer_lock),
-        outer_access = const offset_of!(Known, outer_access),
+        last_pair = const PAIRS - 1,
+        pairs = const LOCK + offset_of!(ThreadLock, pairs),
+        pair_row = const offset_of!(Pair, row),
+        outer_lock = const offset_of!(Pair, outer_lock),
+        outer_access = const offset_of!(Pair, outer_access),
+        pair_access = const offset_of!(Pair, access),
+        pair_phase = const offset_of!(Pair, phase),
         sample = const SAMPLE - 1,
         contended_sample = const CONTENDED_SAMPLE - 1,
-        meter = const offset_of!(Known, meter),
+        meters_less_rows = sym METERS_LESS_ROWS,
         quiet = const contention::METER_QUIET,
         figures = const contention::METER_FIGURES,
         meter_acquisitions = const contention::METER_ACQUISITIONS,
         meter_access = const contention::METER_ACCESS,
-        hold = const offset_of!(Known, hold),
         serial = const offset_of!(ThreadState, serial),
         bytes = const CODE_BYTES,
         finish = sym finish_acquired,
@@ -373,12 +439,14 @@ unsafe extern "C" fn finish_acquired() {
     naked_asm!(
         "cmp dword ptr gs:[{pending}], 0",
         "jne 6f",
+        "pop rsi",
         "pop rdx",
         "pop rcx",
         "pop rax",
         "cmp esp, esp",
         "ret 16",
         "6:",
+        "pop rsi",
         "pop rdx",
         "pop rcx",
         "pop rax",
@@ -415,34 +483,37 @@ pub unsafe extern "C" fn released() {
         "jne 5f",
         "cmp dword ptr gs:[{guard}], 0",
         "jne 5f",
-        "mov rdx, [rsp+48]",
-        find!(),
-        "cmp [rax+{address}], rdx",
-        "jne 5f",
-        "mov rcx, [rax+{row}]",
-        "cmp [rcx+{row_address}], rdx",
-        "jne 5f",
-        // The latest hold must be of this lock.
+        // rcx: the live row from the latest hold on, if there is one; rax: its lock's row, if that is the one given up.
         "mov rcx, gs:[{live}]",
+        "mov rax, [rip+{rows}]",
+        "test rcx, rcx",
+        "jz 5f",
+        "test rax, rax",
+        "jz 5f",
         "mov edx, [rcx+{hold_count}]",
         "dec edx",
         "js 5f",
         "shl edx, 4",
-        "mov rdx, [rcx+rdx+{holds}]",
-        "cmp rdx, [rax+{hold}]",
+        "add rcx, rdx",
+        "mov edx, [rcx+{holds}]",
+        "shl rdx, 5",
+        "add rax, rdx",
+        "mov rdx, [rsp+48]",
+        "cmp [rax+{row_address}], rdx",
         "jne 5f",
-        "mov rcx, [rax+{meter}]",
-        "test rcx, rcx",
+        "cmp dword ptr [rax+{row_gone}], 0",
+        "jne 5f",
+        "mov rdx, [rip+{meters_less_rows}]",
+        "test rdx, rdx",
         "jz 3f",
-        "cmp word ptr [rcx+{quiet}], 0",
+        "cmp word ptr [rdx+rax*2+{quiet}], 0",
         "je 5f",
         "3:",
-        "mov rcx, gs:[{live}]",
-        "dec dword ptr [rcx+{hold_count}]",
-        "cmp dword ptr [rax+{hold}+4], 0",
+        "mov rdx, gs:[{live}]",
+        "dec dword ptr [rdx+{hold_count}]",
+        "cmp dword ptr [rcx+{holds}+{hold_shared}], 0",
         "jne 7f",
-        "mov rcx, [rax+{row}]",
-        "mov dword ptr [rcx+{row_owner}], 0",
+        "mov dword ptr [rax+{row_owner}], 0",
         "7:",
         "jmp {finish}",
         "5:",
@@ -451,18 +522,16 @@ pub unsafe extern "C" fn released() {
         ".org 9b + {bytes}, 0xcc",
         owner = const OWNER_FS,
         guard = const GUARD,
-        last = const REMEMBERED - 1,
-        table = const TABLE,
-        address = const offset_of!(Known, address),
-        row = const offset_of!(Known, row),
+        rows = sym ROWS,
         row_address = const offset_of!(LockRow, address),
+        row_gone = const offset_of!(LockRow, gone),
         row_owner = const offset_of!(LockRow, owner),
         live = const LIVE,
         hold_count = const offset_of!(LiveRow, hold_count),
         holds = const offset_of!(LiveRow, holds),
-        meter = const offset_of!(Known, meter),
+        hold_shared = const offset_of!(HoldRow, shared),
+        meters_less_rows = sym METERS_LESS_ROWS,
         quiet = const contention::METER_QUIET,
-        hold = const offset_of!(Known, hold),
         bytes = const CODE_BYTES,
         finish = sym finish_released,
         slow = sym stubs::lock_released,

@@ -19,15 +19,8 @@ use core::sync::atomic::Ordering;
 /// Frames that are followed.
 const DEPTH: usize = 192;
 
-/// The access row of a site, or of the interposed function called last for `NO_SITE`.
-#[cold]
-#[inline(never)]
-pub fn place(state: &mut ThreadState, site: u32) -> u32 {
-    place_with_slots(state, site, &mut []).0
-}
-
-/// The same, with where the return addresses lie and what they are, innermost first, as far as there is room; and how many there
-/// are.
+/// The access row of a site, or of the interposed function called last for `NO_SITE`, with where the return addresses lie and what
+/// they are, innermost first, as far as there is room; and how many there are.
 #[cold]
 #[inline(never)]
 pub(super) fn place_with_slots(state: &mut ThreadState, site: u32, slots: &mut [(u64, u64)]) -> (u32, usize) {
@@ -110,21 +103,6 @@ fn walk(state: &ThreadState, site: u32, addresses: &mut [MaybeUninit<u64>; DEPTH
         (pc, sp) = (return_address.wrapping_sub(1), frame);
     }
     len
-}
-
-/// Where the return address of the function that a site is in lies, and that address. `None` where the rows do not tell.
-pub(super) fn caller(state: &ThreadState, site: u32) -> Option<(u64, u64)> {
-    let (pc, sp, bp) = at_site(state, site);
-    let row = row(pc)?;
-    let base = match row.base {
-        UNWIND_RSP => sp,
-        UNWIND_RBP => bp,
-        _ => return None,
-    };
-    let slot = base.wrapping_add(i64::from(row.frame_offset) as u64).wrapping_sub(8);
-    let inside = slot % 8 == 0 && slot.wrapping_sub(state.gs.stack_low) < state.gs.stack_len && slot >= state.guest_sp;
-    // SAFETY: the address lies in the guest stack, above its present pointer.
-    inside.then(|| (slot, unsafe { *(slot as *const u64) }))
 }
 
 /// The row for an address of the checked module.
