@@ -49,7 +49,10 @@ row!(IncidentRow, Incidents, {
     kind: u32, detail: u32, thread: u32, lock: u32, access: u32, other_access: u32, other: u32, spawned: u32,
     task: u64, count: u64, total_ns: u64, max_ns: u64, most: u64, lost_ns: u64, at_ns: u64,
 });
-row!(LockRow, Locks, { address: u64, first_access: u32, lock_type: u32, users: u64, gone: u32, owner: u32 });
+row!(LockRow, Locks, {
+    address: u64, first_access: u32, lock_type: u32, users: u64, gone: u32, owner: u32,
+    acquisitions: u64, quiet: u32, sample_mask: u32,
+});
 
 fn hold(bytes: &[u8]) -> HoldRow {
     HoldRow {

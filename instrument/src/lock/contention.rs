@@ -29,10 +29,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 /// Spins before the processor is given away.
 const SPINS: u32 = 200;
 
-/// What is kept of a lock while it is in use. All-zero bytes are a valid value.
+/// What is kept of a lock while it is in use, beside its row. All-zero bytes are a valid value.
 #[repr(C, align(64))]
 struct Meter {
-    /// Taken while the integral is advanced.
+    /// Taken while the rest is changed.
     word: AtomicU32,
     waiters: AtomicU32,
     /// When `area` was advanced, in nanoseconds since the shim started.
@@ -43,27 +43,16 @@ struct Meter {
     mark: AtomicU64,
     /// When the present hold began; 0 where it is not measured.
     hold_since: AtomicU64,
-    acquisitions: AtomicU64,
-    /// Access row of the present hold's acquisition.
+    /// Access row of the acquisition whose hold the waiting since `mark` is blamed on.
     access: AtomicU32,
     /// Row of the lock's figures plus 1; 0 while it has none.
     figures: AtomicU32,
-    readers: AtomicU16,
-    /// 1 only where nobody waits, nothing that the present hold or the one before caused is still to be blamed, and the present
-    /// hold is not measured. Set with `word` taken.
-    quiet: AtomicU16,
-    /// Serial of the thread that released it last, plus 1.
+    readers: AtomicU32,
+    /// Serial of the thread that released it last while others waited, plus 1.
     waker: AtomicU32,
 }
 
-/// Bytes of a meter.
-pub(super) const METER_BYTES: usize = size_of::<Meter>();
-
-/// Offsets in a meter, for the short way of an acquisition.
-pub(super) const METER_QUIET: usize = core::mem::offset_of!(Meter, quiet);
-pub(super) const METER_ACQUISITIONS: usize = core::mem::offset_of!(Meter, acquisitions);
-pub(super) const METER_ACCESS: usize = core::mem::offset_of!(Meter, access);
-pub(super) const METER_FIGURES: usize = core::mem::offset_of!(Meter, figures);
+const _: () = assert!(size_of::<Meter>() == 64);
 
 static METERS: AtomicPtr<Meter> = AtomicPtr::new(core::ptr::null_mut());
 static WAIT_SLOTS: Slots = Slots::new();
@@ -92,11 +81,6 @@ fn meter(lock: u32) -> Option<&'static Meter> {
     Some(unsafe { &*meters.add(lock as usize) })
 }
 
-/// Address of the meters, one for each row of a lock; 0 where waits are not measured.
-pub(super) fn meters_address() -> u64 {
-    METERS.load(Ordering::Relaxed) as u64
-}
-
 /// Whether waits are measured.
 #[inline]
 pub(super) fn is_on() -> bool {
@@ -116,25 +100,22 @@ impl Meter {
         }
     }
 
-    fn give_word(&self) {
-        // Release: pairs with the acquire in `take_word`.
-        self.word.store(0, Ordering::Release);
-    }
-
-    /// Lets acquisitions and releases take the short way, if nothing speaks against it.
-    fn settle(&self) {
+    /// Changes the meter of a lock alone.
+    fn alone<R>(&self, lock: u32, change: impl FnOnce() -> R) -> R {
         self.take_word();
+        let result = change();
+        // A waiter goes the long way, and what its waiting did is told.
         let quiet = self.waiters.load(Ordering::Relaxed) == 0
             && self.area.load(Ordering::Relaxed) == self.mark.load(Ordering::Relaxed)
             && self.hold_since.load(Ordering::Relaxed) == 0;
-        self.quiet.store(u16::from(quiet), Ordering::Relaxed);
-        self.give_word();
+        super::table::set_quiet(lock, quiet);
+        // Release: pairs with the acquire in `take_word`.
+        self.word.store(0, Ordering::Release);
+        result
     }
 
-    /// Advances the integral, and changes the number of waiters by `change` after that.
-    fn advance(&self, now: u64, change: i32) -> u32 {
-        self.take_word();
-        self.quiet.store(0, Ordering::Relaxed);
+    /// Advances the integral; called within [`Meter::alone`].
+    fn grow(&self, now: u64) {
         let waiters = self.waiters.load(Ordering::Relaxed);
         // Another thread may have read its clock later and come first.
         let since = self.since.load(Ordering::Relaxed);
@@ -142,16 +123,24 @@ impl Meter {
         let grown = u64::from(waiters).wrapping_mul(until - since);
         self.area.store(self.area.load(Ordering::Relaxed).wrapping_add(grown), Ordering::Relaxed);
         self.since.store(until, Ordering::Relaxed);
-        let changed = if change < 0 { waiters.saturating_sub(1) } else { waiters.wrapping_add(change as u32) };
-        self.waiters.store(changed, Ordering::Relaxed);
-        self.give_word();
-        changed
+    }
+
+    /// Advances the integral, and changes the number of waiters by `change` after that.
+    fn advance(&self, lock: u32, now: u64, change: i32) -> u32 {
+        self.alone(lock, || {
+            self.grow(now);
+            let waiters = self.waiters.load(Ordering::Relaxed);
+            let changed = if change < 0 { waiters.saturating_sub(1) } else { waiters.wrapping_add(change as u32) };
+            self.waiters.store(changed, Ordering::Relaxed);
+            changed
+        })
     }
 
     /// The lock's figures; made when they are first asked for. `None` where there is no room (counted).
     fn figures(&self, lock: u32) -> Option<(u32, *mut LockFiguresRow)> {
         let mut number = self.figures.load(Ordering::Relaxed);
         if number == 0 {
+            let lock_index = lock;
             let lock = rows::row::<LockRow>(Table::Locks, lock)?;
             // SAFETY: the row is in the mapping; its identity does not change while the lock is in use.
             let lock = unsafe { lock.read_volatile() };
@@ -174,6 +163,7 @@ impl Meter {
                 hold_histogram: [0; HISTOGRAM_BUCKETS],
             };
             let row = rows::append(Table::LockFigures, &new)?;
+            super::table::sample_more(lock_index);
             number = match self.figures.compare_exchange(0, row + 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => row + 1,
                 Err(other) => other,
@@ -209,7 +199,7 @@ pub(super) fn begin(lock: u32, call: &mut Call) {
     let now = record::time_ns();
     call.since = if now == 0 { 1 } else { now };
     call.holder = super::table::owner(lock);
-    let waiters = meter.advance(now, 1);
+    let waiters = meter.advance(lock, now, 1);
     if let Some((_, row)) = meter.figures(lock) {
         small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
     }
@@ -227,14 +217,14 @@ pub(super) fn acquisitions(lock: u32) -> u64 {
     let figures = meter.figures.load(Ordering::Relaxed);
     let folded = figures.checked_sub(1).and_then(|number| rows::row::<LockFiguresRow>(Table::LockFigures, number));
     let folded = folded.map_or(0, |row| counter!(row, acquisitions).load(Ordering::Relaxed));
-    folded + meter.acquisitions.load(Ordering::Relaxed)
+    folded + super::table::acquisitions(lock).map_or(0, |count| count.load(Ordering::Relaxed))
 }
 
 /// The waiting for the lock so far, over all waiters.
 pub(super) fn waiting_ns(lock: u32, now: u64) -> u64 {
     let Some(meter) = meter(lock) else { return 0 };
     if meter.waiters.load(Ordering::Relaxed) != 0 {
-        meter.advance(now, 0);
+        meter.advance(lock, now, 0);
     }
     meter.area.load(Ordering::Relaxed)
 }
@@ -246,10 +236,10 @@ pub(super) fn end(state: &mut ThreadState, lock: u32, call: &Call, site: u32, to
     }
     let Some(meter) = meter(lock) else { return 0 };
     let now = record::time_ns();
-    meter.advance(now, -1);
+    meter.advance(lock, now, -1);
     let access = check::place(state, site);
     if took {
-        state.lock.waited = true;
+        state.lock.waited_at = now.max(1);
         if let Some((_, row)) = meter.figures(lock) {
             counter!(row, contended).fetch_add(1, Ordering::Relaxed);
         }
@@ -292,7 +282,7 @@ fn lock_waited(
 /// A thread begins to spin for a lock.
 pub(super) fn spins(lock: u32, now: u64) {
     let Some(meter) = meter(lock) else { return };
-    let waiters = meter.advance(now, 1);
+    let waiters = meter.advance(lock, now, 1);
     if let Some((_, row)) = meter.figures(lock) {
         small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
     }
@@ -308,9 +298,9 @@ pub(super) fn spun(
     took: bool,
 ) {
     let Some(meter) = meter(lock) else { return };
-    meter.advance(now, -1);
+    meter.advance(lock, now, -1);
     if took {
-        state.lock.waited = true;
+        state.lock.waited_at = now.max(1);
         if let Some((_, row)) = meter.figures(lock) {
             counter!(row, contended).fetch_add(1, Ordering::Relaxed);
         }
@@ -321,133 +311,139 @@ pub(super) fn spun(
 /// A slow path was left without its return: by unwinding or a jump.
 pub(super) fn abandoned(call: &Call) {
     if call.since != 0 && super::operation_of(call.packed).is_some_and(Operation::takes) {
-        if let Some(meter) = super::table::find(call.address as usize).and_then(meter) {
-            meter.advance(record::time_ns(), -1);
+        if let Some(lock) = super::table::find(call.address as usize)
+            && let Some(meter) = meter(lock)
+        {
+            meter.advance(lock, record::time_ns(), -1);
         }
     }
+}
+
+/// Counts an acquisition; which number it has since the counts were last given to the figures.
+fn count_acquisition(state: &ThreadState, meter: &Meter, lock: u32, shares: bool) -> u64 {
+    let Some(count) = super::table::acquisitions(lock) else { return 0 };
+    let number = count.load(Ordering::Relaxed) + 1;
+    let figures = meter.figures.load(Ordering::Relaxed);
+    match figures.checked_sub(1).and_then(|row| rows::row::<LockFiguresRow>(Table::LockFigures, row)) {
+        // An exclusive holder is the only one to write here.
+        None => count.store(number, Ordering::Relaxed),
+        Some(row) => {
+            let before = count.swap(0, Ordering::Relaxed);
+            counter!(row, acquisitions).fetch_add(before + 1, Ordering::Relaxed);
+            if shares {
+                counter!(row, shared_acquisitions).fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    // Where races are checked every acquisition comes here, and leaves nothing in the row.
+    if check::is_on(state) { state.lock.acquisitions } else { number }
 }
 
 /// A lock was taken at the place of an access row.
 pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: bool) {
-    let waited = core::mem::replace(&mut state.lock.waited, false);
+    let waited_at = core::mem::replace(&mut state.lock.waited_at, 0);
     let Some(meter) = meter(lock) else { return };
-    let mut number = meter.acquisitions.load(Ordering::Relaxed) + 1;
-    let figures = meter.figures.load(Ordering::Relaxed);
-    if figures == 0 {
-        // An exclusive holder is the only one to write here.
-        meter.acquisitions.store(number, Ordering::Relaxed);
-    } else if let Some(row) = rows::row::<LockFiguresRow>(Table::LockFigures, figures - 1) {
-        let before = meter.acquisitions.swap(0, Ordering::Relaxed);
-        counter!(row, acquisitions).fetch_add(before + 1, Ordering::Relaxed);
-        if shares {
-            counter!(row, shared_acquisitions).fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    let number = count_acquisition(state, meter, lock, shares);
     let contended = meter.waiters.load(Ordering::Relaxed) != 0;
-    let mut now = 0;
-    if contended {
-        now = record::time_ns();
-        meter.advance(now, 0);
-        if !waited {
-            if let Some((_, row)) = meter.figures(lock) {
-                counter!(row, overtakes).fetch_add(1, Ordering::Relaxed);
-            }
+    let sample = if meter.figures.load(Ordering::Relaxed) == 0 { SAMPLE } else { CONTENDED_SAMPLE };
+    let measured = contended || waited_at != 0 || number % u64::from(sample) == 0;
+    let now = match waited_at {
+        0 if measured => record::time_ns(),
+        at => at,
+    };
+    let (caused, waker, blamed, readers) = meter.alone(lock, || {
+        if contended {
+            meter.grow(now);
+        }
+        let area = meter.area.load(Ordering::Relaxed);
+        let caused = area.wrapping_sub(meter.mark.load(Ordering::Relaxed));
+        let waker = meter.waker.load(Ordering::Relaxed);
+        let blamed = meter.access.load(Ordering::Relaxed);
+        let readers = if shares { meter.readers.load(Ordering::Relaxed) + 1 } else { 0 };
+        meter.waker.store(0, Ordering::Relaxed);
+        meter.readers.store(readers, Ordering::Relaxed);
+        if readers <= 1 {
+            meter.hold_since.store(if measured && !shares { now } else { 0 }, Ordering::Relaxed);
+            meter.access.store(access, Ordering::Relaxed);
+            meter.mark.store(area, Ordering::Relaxed);
+        }
+        (caused, waker, blamed, readers)
+    });
+    if contended && waited_at == 0 {
+        if let Some((_, row)) = meter.figures(lock) {
+            counter!(row, overtakes).fetch_add(1, Ordering::Relaxed);
         }
     }
-    let (area, mark) = (meter.area.load(Ordering::Relaxed), meter.mark.load(Ordering::Relaxed));
-    let waker = meter.waker.swap(0, Ordering::Relaxed);
-    if area != mark && waker != 0 {
+    if caused != 0 && waker != 0 {
         // Since the release, the lock was free or on its way to this thread, and others still waited.
         if let Some((number, _)) = meter.figures(lock) {
-            add_blame(waker - 1, number, meter.access.load(Ordering::Relaxed), 0, area.wrapping_sub(mark));
+            add_blame(waker - 1, number, blamed, 0, caused);
         }
     }
-    if check::is_on(state) {
-        // There every acquisition comes here, and leaves nothing in the meter.
-        number = state.lock.acquisitions;
-    }
-    if shares {
-        let readers = meter.readers.fetch_add(1, Ordering::Relaxed) + 1;
-        if figures != 0 {
-            if let Some(row) = rows::row::<LockFiguresRow>(Table::LockFigures, figures - 1) {
-                small_counter!(row, readers_peak).fetch_max(u32::from(readers), Ordering::Relaxed);
-            }
-        }
-        if readers > 1 {
-            return settle(state, meter);
-        }
-    } else {
-        meter.readers.store(0, Ordering::Relaxed);
-        let sample = if figures == 0 { SAMPLE } else { CONTENDED_SAMPLE };
-        let measured = waited || contended || number % sample == 0;
-        if measured && now == 0 {
-            now = record::time_ns();
-        }
-        meter.hold_since.store(if measured { now } else { 0 }, Ordering::Relaxed);
-    }
-    meter.access.store(access, Ordering::Relaxed);
-    meter.mark.store(meter.area.load(Ordering::Relaxed), Ordering::Relaxed);
-    settle(state, meter);
-}
-
-/// As [`Meter::settle`], where the short way exists.
-fn settle(state: &ThreadState, meter: &Meter) {
-    if !check::is_on(state) {
-        meter.settle();
+    let figures = meter.figures.load(Ordering::Relaxed);
+    if shares
+        && let Some(row) = figures.checked_sub(1).and_then(|row| rows::row::<LockFiguresRow>(Table::LockFigures, row))
+    {
+        small_counter!(row, readers_peak).fetch_max(readers, Ordering::Relaxed);
     }
 }
 
-/// A lock is about to be released at a site.
-pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, shares: bool) {
+/// A lock is about to be released at a site; its acquisition was at the place of an access row, 0 where that is not known.
+pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u32, shares: bool) {
     let Some(meter) = meter(lock) else { return };
-    let mut now = 0;
-    if meter.waiters.load(Ordering::Relaxed) != 0 {
-        now = record::time_ns();
-        meter.advance(now, 0);
-        meter.waker.store(state.serial + 1, Ordering::Relaxed);
-    }
-    let area = meter.area.load(Ordering::Relaxed);
-    let caused = area.wrapping_sub(meter.mark.swap(area, Ordering::Relaxed));
-    if shares {
-        let readers = meter.readers.load(Ordering::Relaxed);
-        meter.readers.store(readers.saturating_sub(1), Ordering::Relaxed);
-    }
+    let waiting = meter.waiters.load(Ordering::Relaxed) != 0;
+    let measured = !shares && meter.hold_since.load(Ordering::Relaxed) != 0;
+    let now = if waiting || measured { record::time_ns() } else { 0 };
+    let serial = state.serial;
+    let (caused, hold_since, access) = meter.alone(lock, || {
+        if waiting {
+            meter.grow(now);
+            meter.waker.store(serial + 1, Ordering::Relaxed);
+        }
+        let area = meter.area.load(Ordering::Relaxed);
+        let caused = area.wrapping_sub(meter.mark.load(Ordering::Relaxed));
+        meter.mark.store(area, Ordering::Relaxed);
+        if access != 0 && !shares {
+            // The short way does not write here.
+            meter.access.store(access, Ordering::Relaxed);
+        }
+        if shares {
+            let readers = meter.readers.load(Ordering::Relaxed);
+            meter.readers.store(readers.saturating_sub(1), Ordering::Relaxed);
+            return (caused, 0, meter.access.load(Ordering::Relaxed));
+        }
+        let hold_since = meter.hold_since.load(Ordering::Relaxed);
+        meter.hold_since.store(0, Ordering::Relaxed);
+        (caused, hold_since, meter.access.load(Ordering::Relaxed))
+    });
     if caused != 0 {
         if let Some((number, _)) = meter.figures(lock) {
             let released_access = check::place(state, site);
-            add_blame(state.serial, number, meter.access.load(Ordering::Relaxed), released_access, caused);
+            add_blame(serial, number, access, released_access, caused);
         }
     }
-    let hold_since = if shares { 0 } else { meter.hold_since.swap(0, Ordering::Relaxed) };
-    if hold_since != 0 {
-        if now == 0 {
-            now = record::time_ns();
-        }
-        // A hold that is measured although nobody waits waits for the figures that only waiting makes.
-        let figures = meter.figures.load(Ordering::Relaxed);
-        if figures != 0 {
-            if let Some(row) = rows::row::<LockFiguresRow>(Table::LockFigures, figures - 1) {
-                let duration = now.saturating_sub(hold_since);
-                counter!(row, hold_ns).fetch_add(duration, Ordering::Relaxed);
-                counter!(row, hold_max_ns).fetch_max(duration, Ordering::Relaxed);
-                counter!(row, hold_samples).fetch_add(1, Ordering::Relaxed);
-                // SAFETY: the row is in the mapping.
-                count_bucket(unsafe { &raw mut (*row).hold_histogram } as *mut u32, duration);
-            }
-        }
+    // A hold that is measured although nobody waits waits for the figures that only waiting makes.
+    let figures = meter.figures.load(Ordering::Relaxed);
+    if hold_since != 0
+        && now != 0
+        && let Some(row) = figures.checked_sub(1).and_then(|row| rows::row::<LockFiguresRow>(Table::LockFigures, row))
+    {
+        let duration = now.saturating_sub(hold_since);
+        counter!(row, hold_ns).fetch_add(duration, Ordering::Relaxed);
+        counter!(row, hold_max_ns).fetch_max(duration, Ordering::Relaxed);
+        counter!(row, hold_samples).fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the row is in the mapping.
+        count_bucket(unsafe { &raw mut (*row).hold_histogram } as *mut u32, duration);
     }
-    settle(state, meter);
 }
 
 /// The lock is gone: the next one at its row starts afresh.
 pub(super) fn gone(lock: u32) {
     let Some(meter) = meter(lock) else { return };
-    for word in [&meter.waiters, &meter.access, &meter.figures, &meter.waker] {
+    for word in [&meter.waiters, &meter.access, &meter.figures, &meter.waker, &meter.readers] {
         word.store(0, Ordering::Relaxed);
     }
-    meter.readers.store(0, Ordering::Relaxed);
-    meter.quiet.store(0, Ordering::Relaxed);
-    for word in [&meter.area, &meter.mark, &meter.hold_since, &meter.acquisitions] {
+    for word in [&meter.area, &meter.mark, &meter.hold_since] {
         word.store(0, Ordering::Relaxed);
     }
 }
@@ -456,7 +452,7 @@ pub(super) fn gone(lock: u32) {
 pub(super) fn exiting() {
     for lock in 1..rows::count(Table::Locks) {
         let Some(meter) = meter(lock) else { return };
-        let acquisitions = meter.acquisitions.swap(0, Ordering::Relaxed);
+        let acquisitions = super::table::acquisitions(lock).map_or(0, |count| count.swap(0, Ordering::Relaxed));
         if acquisitions != 0 {
             let Some((_, row)) = meter.figures(lock) else { return };
             counter!(row, acquisitions).fetch_add(acquisitions, Ordering::Relaxed);
@@ -476,7 +472,7 @@ pub(super) fn wait(state: &mut ThreadState, kind: WaitKind, lock: u32, access: u
     incident::blocks(state, now);
     if matches!(kind, WaitKind::Lock | WaitKind::Shared | WaitKind::Upgradable) && lock != 0 {
         if let Some(meter) = meter(lock) {
-            let waiters = meter.advance(now, 1);
+            let waiters = meter.advance(lock, now, 1);
             state.lock.wait_lock = lock;
             state.lock.wait_acquisitions = acquisitions(lock);
             state.lock.wait_holder = super::table::owner(lock);
@@ -505,12 +501,12 @@ pub(super) fn waited(state: &mut ThreadState) {
     let (kind, access, lock) = (WaitKind::from_u32(state.lock.wait_kind), state.lock.wait_access, state.lock.wait_lock);
     if lock != 0 {
         if let Some(meter) = meter(lock) {
-            meter.advance(now, -1);
+            meter.advance(lock, now, -1);
             let holder = state.lock.wait_holder;
             lock_waited(state, meter, lock, (kind, access), (since, now), holder);
             let acquisitions = state.lock.wait_acquisitions;
             incident::lock_waited(state, lock, (kind, access), (since, now), acquisitions, holder);
-            state.lock.waited = true;
+            state.lock.waited_at = now.max(1);
             if let Some((_, row)) = meter.figures(lock) {
                 counter!(row, contended).fetch_add(1, Ordering::Relaxed);
             }

@@ -107,8 +107,8 @@ pub struct ThreadLock {
     /// Waiting for the locks held, when the present wait began: the latest hold first.
     areas: [u64; incident::AREAS],
     failures: [incident::Failures; incident::FAILURES],
-    /// The lock about to be taken was waited for.
-    waited: bool,
+    /// When the wait for the lock about to be taken ended; 0 where it was not waited for.
+    waited_at: u64,
     /// Row of what the thread does outside tasks; 0 while it has none.
     own_task: u32,
     /// The lock of a future that is being dropped, where it hands on what it was given; 0 for none.
@@ -373,11 +373,12 @@ fn holds_no_more(state: &mut ThreadState, address: usize, site: u32) {
     }
     let Some(index) = table::find(address) else { return };
     let hold = remove(live, index, None);
-    let shares = hold.is_some_and(|hold| hold.shared != 0);
+    let hold = hold.unwrap_or_default();
+    let shares = hold.shared != 0;
     if !shares {
         table::set_owner(index, 0);
     }
-    contention::released(state, index, site, shares);
+    contention::released(state, index, site, hold.access, shares);
 }
 
 /// An interposed function wakes waiters of the object at an address.

@@ -4,6 +4,7 @@
 //! freed. A row whose lock is gone keeps its slot until a lock of the same granule needs one; its index is given out again
 //! unless the order log names it.
 
+use super::uncontended::{CONTENDED_SAMPLE, SAMPLE};
 use crate::record::{self, table as rows};
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
@@ -16,7 +17,7 @@ pub(super) static MASK: AtomicUsize = AtomicUsize::new(0);
 /// A bit for each page, by hash, that may have a lock.
 static PAGES: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 
-/// A slot is the bits from [`HASH_SHIFT`] on of an address's granule times this, by [`MASK`].
+/// An address's page times this is hashed to its bits from [`HASH_SHIFT`] on.
 pub(super) const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) const HASH_SHIFT: u32 = 24;
 /// Bits of [`PAGES`].
@@ -48,14 +49,16 @@ pub(super) fn init() -> bool {
     true
 }
 
+/// The first slot of an address: those of a page lie together, in an order of their own.
 fn slot(address: usize, probe: usize) -> Option<&'static AtomicU32> {
     let slots = SLOTS.load(Ordering::Relaxed);
     if slots.is_null() {
         return None;
     }
-    let hash = ((address as u64 >> 3).wrapping_mul(HASH_FACTOR) >> HASH_SHIFT) as usize;
+    let page = ((address as u64 >> 12).wrapping_mul(HASH_FACTOR) >> HASH_SHIFT) as usize;
+    let first = page << 9 | address >> 3 & 511;
     // SAFETY: the index is masked to the slots, which are never unmapped.
-    Some(unsafe { &*slots.add(hash.wrapping_add(probe) & MASK.load(Ordering::Relaxed)) })
+    Some(unsafe { &*slots.add(first.wrapping_add(probe) & MASK.load(Ordering::Relaxed)) })
 }
 
 pub(super) fn row(index: u32) -> Option<*mut LockRow> {
@@ -95,8 +98,7 @@ pub(super) fn find_or_add(address: usize, lock: Type, access: u32) -> Option<u32
     if let Some(index) = find(address) {
         return Some(index);
     }
-    let new =
-        LockRow { address: address as u64, first_access: access, lock_type: lock as u32, users: 0, gone: 0, owner: 0 };
+    let new = LockRow { sample_mask: SAMPLE - 1, ..LockRow::new(address as u64, lock, access) };
     let index = add_row(&new)?;
     if lock != Type::Task {
         record::count(Counter::LocksSeen);
@@ -180,6 +182,30 @@ pub(super) fn note_receiver(index: u32, task: u64) {
         0 => receiver.store(task, Ordering::Relaxed),
         known if known & !RECEIVER_SPAWNS == task & !RECEIVER_SPAWNS => receiver.store(task, Ordering::Relaxed),
         known => receiver.store(known | SEVERAL_RECEIVERS, Ordering::Relaxed),
+    }
+}
+
+/// Acquisitions of the lock that its figures do not have.
+pub(super) fn acquisitions(index: u32) -> Option<&'static AtomicU64> {
+    // SAFETY: as in `address_of`.
+    row(index).map(|row| unsafe { AtomicU64::from_ptr(&raw mut (*row).acquisitions) })
+}
+
+/// Somebody has waited for the lock: its holds are measured more often.
+pub(super) fn sample_more(index: u32) {
+    // SAFETY: `field` passes a row of the mapping.
+    if let Some(field) = field(index, |row| unsafe { &raw mut (*row).sample_mask }) {
+        field.store(CONTENDED_SAMPLE - 1, Ordering::Relaxed);
+    }
+}
+
+/// Lets acquisitions and releases of the lock take the short way, or not.
+pub(super) fn set_quiet(index: u32, quiet: bool) {
+    // SAFETY: `field` passes a row of the mapping.
+    if let Some(field) = field(index, |row| unsafe { &raw mut (*row).quiet })
+        && field.load(Ordering::Relaxed) != u32::from(quiet)
+    {
+        field.store(u32::from(quiet), Ordering::Relaxed);
     }
 }
 

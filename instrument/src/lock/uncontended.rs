@@ -30,23 +30,23 @@ use conprof_wire::state::{GUARD, OWNER_FS, RED_ZONE, SIGNALS_PENDING};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::ptr::addr_of;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Places that a thread remembers; a power of two.
 pub(super) const PLACES: usize = 128;
 /// Pairs that a thread remembers; a power of two.
 pub(super) const PAIRS: usize = 128;
 /// One acquisition of a lock in so many goes the long way, and has its hold measured; a power of two.
-pub(super) const SAMPLE: u64 = 256;
+pub(super) const SAMPLE: u32 = 256;
 /// The same for a lock that somebody has waited for.
-pub(super) const CONTENDED_SAMPLE: u64 = 32;
+pub(super) const CONTENDED_SAMPLE: u32 = 32;
 /// Bytes that the code of [`acquired`] and of [`released`] takes, padding included.
 const CODE_BYTES: u64 = 640;
 
 /// The rows of locks; 0 where the short way is closed.
 static ROWS: AtomicU64 = AtomicU64::new(0);
-/// The meters' address less twice that of the rows, since a row has half a meter's size; 0 where waits are not measured.
-static METERS_LESS_ROWS: AtomicU64 = AtomicU64::new(0);
+/// 1 where waits are measured.
+static MEASURES: AtomicU32 = AtomicU32::new(0);
 /// What addresses are hashed with, for the assembly.
 static HASH_FACTOR: u64 = table::HASH_FACTOR;
 
@@ -55,12 +55,8 @@ pub(super) fn init() {
     if check::is_checking() {
         return;
     }
-    let rows = table::row(0).map_or(0, |row| row as u64);
-    let meters = contention::meters_address();
-    if meters != 0 {
-        METERS_LESS_ROWS.store(meters.wrapping_sub(rows.wrapping_mul(2)), Ordering::Relaxed);
-    }
-    ROWS.store(rows, Ordering::Relaxed);
+    MEASURES.store(u32::from(contention::is_on()), Ordering::Relaxed);
+    ROWS.store(table::row(0).map_or(0, |row| row as u64), Ordering::Relaxed);
 }
 
 /// The hold that a place makes is shared.
@@ -126,7 +122,7 @@ impl Pair {
     pub(super) const NONE: Pair = Pair { row: 0, outer_lock: 0, outer_access: 0, access: 0, phase: 0, unused: 0 };
 }
 
-const _: () = assert!(size_of::<LockRow>() == 32 && size_of::<HoldRow>() == 16 && contention::METER_BYTES == 64);
+const _: () = assert!(size_of::<LockRow>() == 64 && size_of::<HoldRow>() == 16);
 
 /// Stack pointer at a stub's entry, from the guest's as the handler knows it.
 const ENTRY_BELOW_GUEST: u64 = (RED_ZONE + 24) as u64;
@@ -138,7 +134,7 @@ fn place_slot(sp: u64, site: u32) -> usize {
 }
 
 fn pair_slot(row: u64, outer_lock: u64) -> usize {
-    ((row >> 5) as u32 ^ outer_lock as u32) as usize & (PAIRS - 1)
+    ((row >> 6) as u32 ^ outer_lock as u32) as usize & (PAIRS - 1)
 }
 
 /// The access row of an acquisition by a site, which may take the short way the next time.
@@ -262,14 +258,18 @@ pub unsafe extern "C" fn acquired() {
         // rcx: the row of the lock, whose address is in rax.
         "mov rax, [rsp+48]",
         "mov rcx, rax",
-        "shr rcx, 3",
+        "shr rcx, 12",
         "imul rcx, [rip+{factor}]",
         "shr rcx, {hash_shift}",
+        "shl rcx, 9",
+        "mov rsi, rax",
+        "shr rsi, 3",
+        "and esi, 511",
+        "or rcx, rsi",
         "and rcx, [rip+{mask}]",
-        "shl rcx, 2",
-        "add rcx, [rip+{slots}]",
-        "mov ecx, [rcx]",
-        "shl rcx, 5",
+        "mov rsi, [rip+{slots}]",
+        "mov ecx, [rsi+rcx*4]",
+        "shl rcx, 6",
         "add rcx, [rip+{rows}]",
         "cmp [rcx+{row_address}], rax",
         "jne 5f",
@@ -291,26 +291,16 @@ pub unsafe extern "C" fn acquired() {
         "or esi, [rax+{hold_count}]",
         "jnz 6f",
         "2:",
-        "mov rax, [rip+{meters_less_rows}]",
-        "test rax, rax",
-        "jz 3f",
-        "lea rax, [rax+rcx*2]",
-        "cmp word ptr [rax+{quiet}], 0",
-        "je 5f",
-        "mov esi, [rax+{meter_acquisitions}]",
-        "inc esi",
-        "test esi, {contended_sample}",
-        "jnz 4f",
-        "test esi, {sample}",
-        "jz 5f",
-        "cmp dword ptr [rax+{figures}], 0",
-        "jne 5f",
-        "4:",
-        "inc qword ptr [rax+{meter_acquisitions}]",
-        "mov esi, [rdx+{access}]",
-        "cmp [rax+{meter_access}], esi",
+        "cmp dword ptr [rip+{measures}], 0",
         "je 3f",
-        "mov [rax+{meter_access}], esi",
+        "cmp dword ptr [rcx+{row_quiet}], 0",
+        "je 5f",
+        // Of one in so many, the rest of the way decides whether the hold is measured.
+        "mov eax, [rcx+{row_acquisitions}]",
+        "inc eax",
+        "test [rcx+{row_sample_mask}], eax",
+        "jz 5f",
+        "inc qword ptr [rcx+{row_acquisitions}]",
         "3:",
         // What lies behind the last hold is often the same one, of the last time.
         "mov rax, gs:[{live}]",
@@ -324,7 +314,7 @@ pub unsafe extern "C" fn acquired() {
         "4:",
         "mov rax, rcx",
         "sub rax, [rip+{rows}]",
-        "shr rax, 5",
+        "shr rax, 6",
         "or rax, [rdx+{shared}]",
         "cmp [rsi+{holds}], rax",
         "je 4f",
@@ -353,7 +343,7 @@ pub unsafe extern "C" fn acquired() {
         "xor eax, eax",
         "7:",
         "mov rsi, rcx",
-        "shr rsi, 5",
+        "shr rsi, 6",
         "xor esi, edi",
         "and esi, {last_pair}",
         "shl esi, 5",
@@ -419,13 +409,10 @@ pub unsafe extern "C" fn acquired() {
         outer_access = const offset_of!(Pair, outer_access),
         pair_access = const offset_of!(Pair, access),
         pair_phase = const offset_of!(Pair, phase),
-        sample = const SAMPLE - 1,
-        contended_sample = const CONTENDED_SAMPLE - 1,
-        meters_less_rows = sym METERS_LESS_ROWS,
-        quiet = const contention::METER_QUIET,
-        figures = const contention::METER_FIGURES,
-        meter_acquisitions = const contention::METER_ACQUISITIONS,
-        meter_access = const contention::METER_ACCESS,
+        measures = sym MEASURES,
+        row_quiet = const offset_of!(LockRow, quiet),
+        row_acquisitions = const offset_of!(LockRow, acquisitions),
+        row_sample_mask = const offset_of!(LockRow, sample_mask),
         serial = const offset_of!(ThreadState, serial),
         bytes = const CODE_BYTES,
         finish = sym finish_acquired,
@@ -496,17 +483,16 @@ pub unsafe extern "C" fn released() {
         "shl edx, 4",
         "add rcx, rdx",
         "mov edx, [rcx+{holds}]",
-        "shl rdx, 5",
+        "shl rdx, 6",
         "add rax, rdx",
         "mov rdx, [rsp+48]",
         "cmp [rax+{row_address}], rdx",
         "jne 5f",
         "cmp dword ptr [rax+{row_gone}], 0",
         "jne 5f",
-        "mov rdx, [rip+{meters_less_rows}]",
-        "test rdx, rdx",
-        "jz 3f",
-        "cmp word ptr [rdx+rax*2+{quiet}], 0",
+        "cmp dword ptr [rip+{measures}], 0",
+        "je 3f",
+        "cmp dword ptr [rax+{row_quiet}], 0",
         "je 5f",
         "3:",
         "mov rdx, gs:[{live}]",
@@ -530,8 +516,8 @@ pub unsafe extern "C" fn released() {
         hold_count = const offset_of!(LiveRow, hold_count),
         holds = const offset_of!(LiveRow, holds),
         hold_shared = const offset_of!(HoldRow, shared),
-        meters_less_rows = sym METERS_LESS_ROWS,
-        quiet = const contention::METER_QUIET,
+        measures = sym MEASURES,
+        row_quiet = const offset_of!(LockRow, quiet),
         bytes = const CODE_BYTES,
         finish = sym finish_released,
         slow = sym stubs::lock_released,

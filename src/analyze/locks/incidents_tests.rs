@@ -32,7 +32,7 @@ fn row(kind: IncidentKind, detail: u32, thread: u32, lock: u32, access: u32) -> 
 
 /// Three locks, each used by two threads.
 fn findings(rows: Vec<IncidentRow>, lasting: Vec<Lasting>) -> Vec<Finding> {
-    let lock = LockRow { address: 8, first_access: 1, lock_type: Type::StdMutex as u32, users: 3, gone: 0, owner: 0 };
+    let lock = LockRow { users: 3, ..LockRow::new(8, Type::StdMutex, 1) };
     let holders = vec![Holder { thread: 9, lock: LockId(1), place: Place(90), count: 30, caused_ns: 300 * MS }];
     let incidents = Incidents { rows, lasting, holders, locks: vec![lock; 3] };
     incidents.findings(&Thresholds::default(), &Plain)
