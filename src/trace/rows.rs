@@ -51,7 +51,7 @@ row!(IncidentRow, Incidents, {
 });
 row!(LockRow, Locks, {
     address: u64, first_access: u32, lock_type: u32, users: u64, gone: u32, owner: u32,
-    acquisitions: u64, quiet: u32, sample_mask: u32,
+    acquisitions: u64, quiet: u32, sample_below: u32,
 });
 
 fn hold(bytes: &[u8]) -> HoldRow {

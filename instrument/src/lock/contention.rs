@@ -7,19 +7,22 @@
 //! ```
 //!
 //! A lock has a [`Meter`], which keeps the integral of its waiters over time (see `conprof_wire::waits`). No clock is
-//! read on an uncontended acquisition or release, but for one in [`SAMPLE`] that measures the hold.
+//! read on an uncontended acquisition or release, but for one in 256 that measures the hold.
+//!
+//! Every wait is measured. Every hold is while few were waited for; of a lock that threads have waited for [`EXACT_WAITS`] times,
+//! one hold in [`WEIGHT`] is, by its number and not by what happens in it, and stands for so many: it is told from its acquisition to
+//! the next, with what was caused meanwhile. All other acquisitions and releases of it take the short way, though others wait.
 //!
 //! Direction of error: a release that was not seen blames nobody for what its hold caused. Meters lose counts
-//! where two threads share a lock at the same moment; never time.
+//! where two threads share a lock at the same moment; never time. Blame for a much contended lock is an estimate.
 
 use super::slots::Slots;
-use super::uncontended::{CONTENDED_SAMPLE, SAMPLE};
-use super::{Call, incident};
+use super::{Call, incident, table};
 use crate::check;
 use crate::record::{self, table as rows};
 use crate::rt::{arena, syscall};
 use crate::thread::ThreadState;
-use conprof_wire::locks::{LockRow, Operation, type_of};
+use conprof_wire::locks::{LockRow, Operation, sample_hash, type_of};
 use conprof_wire::recording::{CONFIG_CONTENTION, Table};
 use conprof_wire::waits::{
     BlameTotalRow, HISTOGRAM_BUCKETS, LockFiguresRow, NO_LOCK, WaitEventRow, WaitKind, WaitTotalRow, histogram_bucket,
@@ -28,6 +31,15 @@ use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Spins before the processor is given away.
 const SPINS: u32 = 200;
+
+/// [`LockRow::sample_below`] of a lock that nobody has waited for, of one that somebody has, and of one that many have.
+pub(super) const SAMPLE: u32 = 1 << 24;
+const CONTENDED_SAMPLE: u32 = 1 << 27;
+const WEIGHTED_SAMPLE: u32 = ((1 << 32) / WEIGHT) as u32;
+/// Waits for a lock until it is one that many have waited for.
+const EXACT_WAITS: u64 = 256;
+/// What a measured hold of it stands for.
+const WEIGHT: u64 = 8;
 
 /// What is kept of a lock while it is in use, beside its row. All-zero bytes are a valid value.
 #[repr(C, align(64))]
@@ -47,9 +59,13 @@ struct Meter {
     access: AtomicU32,
     /// Row of the lock's figures plus 1; 0 while it has none.
     figures: AtomicU32,
-    readers: AtomicU32,
+    readers: AtomicU16,
+    /// 1 where a measured hold stands for [`WEIGHT`].
+    weighted: AtomicU16,
     /// Serial of the thread that released it last while others waited, plus 1.
     waker: AtomicU32,
+    /// Acquisitions that the figures have.
+    folded: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Meter>() == 64);
@@ -87,6 +103,21 @@ pub(super) fn is_on() -> bool {
     !METERS.load(Ordering::Relaxed).is_null()
 }
 
+/// An atomic counter in a row of the recording.
+macro_rules! counter {
+    ($row:expr, $field:ident) => {
+        // SAFETY: the row is in the mapping; both sides access the field atomically.
+        unsafe { AtomicU64::from_ptr(&raw mut (*$row).$field) }
+    };
+}
+
+macro_rules! small_counter {
+    ($row:expr, $field:ident) => {
+        // SAFETY: as for `counter`.
+        unsafe { AtomicU32::from_ptr(&raw mut (*$row).$field) }
+    };
+}
+
 impl Meter {
     fn take_word(&self) {
         let mut spins = 0u32;
@@ -104,14 +135,41 @@ impl Meter {
     fn alone<R>(&self, lock: u32, change: impl FnOnce() -> R) -> R {
         self.take_word();
         let result = change();
-        // A waiter goes the long way, and what its waiting did is told.
-        let quiet = self.waiters.load(Ordering::Relaxed) == 0
-            && self.area.load(Ordering::Relaxed) == self.mark.load(Ordering::Relaxed)
-            && self.hold_since.load(Ordering::Relaxed) == 0;
-        super::table::set_quiet(lock, quiet);
+        let settled = if self.is_weighted() {
+            self.waker.load(Ordering::Relaxed) == 0
+        } else {
+            // A waiter makes the hold one that is measured, and what its waiting did is told.
+            self.waiters.load(Ordering::Relaxed) == 0
+                && self.area.load(Ordering::Relaxed) == self.mark.load(Ordering::Relaxed)
+        };
+        let quiet = settled && self.hold_since.load(Ordering::Relaxed) == 0;
+        table::set_quiet(lock, quiet);
         // Release: pairs with the acquire in `take_word`.
         self.word.store(0, Ordering::Release);
         result
+    }
+
+    fn is_weighted(&self) -> bool {
+        self.weighted.load(Ordering::Relaxed) != 0
+    }
+
+    /// What a measured hold stands for.
+    fn weight(&self) -> u64 {
+        if self.is_weighted() { WEIGHT } else { 1 }
+    }
+
+    /// The figures, if there are any.
+    fn known_figures(&self) -> Option<(u32, *mut LockFiguresRow)> {
+        let number = self.figures.load(Ordering::Relaxed).checked_sub(1)?;
+        Some((number, rows::row(Table::LockFigures, number)?))
+    }
+
+    /// Gives the figures the acquisitions up to a number.
+    fn fold(&self, number: u64) {
+        if let Some((_, row)) = self.known_figures() {
+            let new = number.saturating_sub(self.folded.fetch_max(number, Ordering::Relaxed));
+            counter!(row, acquisitions).fetch_add(new, Ordering::Relaxed);
+        }
     }
 
     /// Advances the integral; called within [`Meter::alone`].
@@ -163,7 +221,9 @@ impl Meter {
                 hold_histogram: [0; HISTOGRAM_BUCKETS],
             };
             let row = rows::append(Table::LockFigures, &new)?;
-            super::table::sample_more(lock_index);
+            if let Some(below) = table::sample_below(lock_index) {
+                below.store(CONTENDED_SAMPLE, Ordering::Relaxed);
+            }
             number = match self.figures.compare_exchange(0, row + 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => row + 1,
                 Err(other) => other,
@@ -171,21 +231,6 @@ impl Meter {
         }
         Some((number - 1, rows::row(Table::LockFigures, number - 1)?))
     }
-}
-
-/// An atomic counter in a row of the recording.
-macro_rules! counter {
-    ($row:expr, $field:ident) => {
-        // SAFETY: the row is in the mapping; both sides access the field atomically.
-        unsafe { AtomicU64::from_ptr(&raw mut (*$row).$field) }
-    };
-}
-
-macro_rules! small_counter {
-    ($row:expr, $field:ident) => {
-        // SAFETY: as for `counter`.
-        unsafe { AtomicU32::from_ptr(&raw mut (*$row).$field) }
-    };
 }
 
 fn count_bucket(histogram: *mut u32, duration: u64) {
@@ -198,7 +243,7 @@ pub(super) fn begin(lock: u32, call: &mut Call) {
     let Some(meter) = meter(lock) else { return };
     let now = record::time_ns();
     call.since = if now == 0 { 1 } else { now };
-    call.holder = super::table::owner(lock);
+    call.holder = table::owner(lock);
     let waiters = meter.advance(lock, now, 1);
     if let Some((_, row)) = meter.figures(lock) {
         small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
@@ -213,11 +258,7 @@ pub(super) fn has_readers(lock: u32) -> bool {
 
 /// How often the lock was taken so far.
 pub(super) fn acquisitions(lock: u32) -> u64 {
-    let Some(meter) = meter(lock) else { return 0 };
-    let figures = meter.figures.load(Ordering::Relaxed);
-    let folded = figures.checked_sub(1).and_then(|number| rows::row::<LockFiguresRow>(Table::LockFigures, number));
-    let folded = folded.map_or(0, |row| counter!(row, acquisitions).load(Ordering::Relaxed));
-    folded + super::table::acquisitions(lock).map_or(0, |count| count.load(Ordering::Relaxed))
+    table::acquisitions(lock).map_or(0, |count| count.load(Ordering::Relaxed))
 }
 
 /// The waiting for the lock so far, over all waiters.
@@ -311,7 +352,7 @@ pub(super) fn spun(
 /// A slow path was left without its return: by unwinding or a jump.
 pub(super) fn abandoned(call: &Call) {
     if call.since != 0 && super::operation_of(call.packed).is_some_and(Operation::takes) {
-        if let Some(lock) = super::table::find(call.address as usize)
+        if let Some(lock) = table::find(call.address as usize)
             && let Some(meter) = meter(lock)
         {
             meter.advance(lock, record::time_ns(), -1);
@@ -319,36 +360,39 @@ pub(super) fn abandoned(call: &Call) {
     }
 }
 
-/// Counts an acquisition; which number it has since the counts were last given to the figures.
-fn count_acquisition(state: &ThreadState, meter: &Meter, lock: u32, shares: bool) -> u64 {
-    let Some(count) = super::table::acquisitions(lock) else { return 0 };
-    let number = count.load(Ordering::Relaxed) + 1;
-    let figures = meter.figures.load(Ordering::Relaxed);
-    match figures.checked_sub(1).and_then(|row| rows::row::<LockFiguresRow>(Table::LockFigures, row)) {
+/// Counts an acquisition; which one it is, and whether its number says that it is measured.
+fn count_acquisition(lock: u32, shares: bool) -> (u64, bool) {
+    let Some(count) = table::acquisitions(lock) else { return (0, false) };
+    let number = if shares {
+        count.fetch_add(1, Ordering::Relaxed) + 1
+    } else {
         // An exclusive holder is the only one to write here.
-        None => count.store(number, Ordering::Relaxed),
-        Some(row) => {
-            let before = count.swap(0, Ordering::Relaxed);
-            counter!(row, acquisitions).fetch_add(before + 1, Ordering::Relaxed);
-            if shares {
-                counter!(row, shared_acquisitions).fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-    // Where races are checked every acquisition comes here, and leaves nothing in the row.
-    if check::is_on(state) { state.lock.acquisitions } else { number }
+        let number = count.load(Ordering::Relaxed) + 1;
+        count.store(number, Ordering::Relaxed);
+        number
+    };
+    let below = table::sample_below(lock).map_or(0, |below| below.load(Ordering::Relaxed));
+    (number, sample_hash(number) < below)
 }
 
 /// A lock was taken at the place of an access row.
 pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: bool) {
     let waited_at = core::mem::replace(&mut state.lock.waited_at, 0);
     let Some(meter) = meter(lock) else { return };
-    let number = count_acquisition(state, meter, lock, shares);
+    let (number, sampled) = count_acquisition(lock, shares);
+    if shares && let Some((_, row)) = meter.known_figures() {
+        counter!(row, shared_acquisitions).fetch_add(1, Ordering::Relaxed);
+    }
+    let weighted = meter.is_weighted();
+    let settled = || meter.waker.load(Ordering::Relaxed) == 0 && meter.hold_since.load(Ordering::Relaxed) == 0;
+    if weighted && !sampled && settled() {
+        return;
+    }
+    meter.fold(number);
     let contended = meter.waiters.load(Ordering::Relaxed) != 0;
-    let sample = if meter.figures.load(Ordering::Relaxed) == 0 { SAMPLE } else { CONTENDED_SAMPLE };
-    let measured = contended || waited_at != 0 || number % u64::from(sample) == 0;
+    let measured = sampled || !weighted && (contended || waited_at != 0);
     let now = match waited_at {
-        0 if measured => record::time_ns(),
+        0 if measured || contended => record::time_ns(),
         at => at,
     };
     let (caused, waker, blamed, readers) = meter.alone(lock, || {
@@ -369,30 +413,31 @@ pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: 
         }
         (caused, waker, blamed, readers)
     });
-    if contended && waited_at == 0 {
-        if let Some((_, row)) = meter.figures(lock) {
-            counter!(row, overtakes).fetch_add(1, Ordering::Relaxed);
-        }
-    }
     if caused != 0 && waker != 0 {
         // Since the release, the lock was free or on its way to this thread, and others still waited.
         if let Some((number, _)) = meter.figures(lock) {
-            add_blame(waker - 1, number, blamed, 0, caused);
+            add_blame(waker - 1, number, (blamed, 0), caused, meter.weight());
         }
     }
-    let figures = meter.figures.load(Ordering::Relaxed);
-    if shares
-        && let Some(row) = figures.checked_sub(1).and_then(|row| rows::row::<LockFiguresRow>(Table::LockFigures, row))
-    {
-        small_counter!(row, readers_peak).fetch_max(readers, Ordering::Relaxed);
+    if measured && contended && waited_at == 0 {
+        if let Some((_, row)) = meter.figures(lock) {
+            counter!(row, overtakes).fetch_add(meter.weight(), Ordering::Relaxed);
+        }
+    }
+    if shares && let Some((_, row)) = meter.known_figures() {
+        small_counter!(row, readers_peak).fetch_max(u32::from(readers), Ordering::Relaxed);
     }
 }
 
 /// A lock is about to be released at a site; its acquisition was at the place of an access row, 0 where that is not known.
 pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u32, shares: bool) {
     let Some(meter) = meter(lock) else { return };
-    let waiting = meter.waiters.load(Ordering::Relaxed) != 0;
     let measured = !shares && meter.hold_since.load(Ordering::Relaxed) != 0;
+    let weighted = meter.is_weighted();
+    if weighted && !measured {
+        return;
+    }
+    let waiting = meter.waiters.load(Ordering::Relaxed) != 0;
     let now = if waiting || measured { record::time_ns() } else { 0 };
     let serial = state.serial;
     let (caused, hold_since, access) = meter.alone(lock, || {
@@ -403,31 +448,28 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u3
         let area = meter.area.load(Ordering::Relaxed);
         let caused = area.wrapping_sub(meter.mark.load(Ordering::Relaxed));
         meter.mark.store(area, Ordering::Relaxed);
-        if access != 0 && !shares {
-            // The short way does not write here.
-            meter.access.store(access, Ordering::Relaxed);
-        }
         if shares {
             let readers = meter.readers.load(Ordering::Relaxed);
             meter.readers.store(readers.saturating_sub(1), Ordering::Relaxed);
-            return (caused, 0, meter.access.load(Ordering::Relaxed));
+        } else if access != 0 {
+            // The short way of the acquisition does not write here.
+            meter.access.store(access, Ordering::Relaxed);
         }
-        let hold_since = meter.hold_since.load(Ordering::Relaxed);
-        meter.hold_since.store(0, Ordering::Relaxed);
+        let hold_since = if measured { meter.hold_since.load(Ordering::Relaxed) } else { 0 };
+        if measured {
+            meter.hold_since.store(0, Ordering::Relaxed);
+        }
         (caused, hold_since, meter.access.load(Ordering::Relaxed))
     });
     if caused != 0 {
         if let Some((number, _)) = meter.figures(lock) {
             let released_access = check::place(state, site);
-            add_blame(serial, number, access, released_access, caused);
+            add_blame(serial, number, (access, released_access), caused, meter.weight());
         }
     }
     // A hold that is measured although nobody waits waits for the figures that only waiting makes.
-    let figures = meter.figures.load(Ordering::Relaxed);
-    if hold_since != 0
-        && now != 0
-        && let Some(row) = figures.checked_sub(1).and_then(|row| rows::row::<LockFiguresRow>(Table::LockFigures, row))
-    {
+    let Some((_, row)) = meter.known_figures() else { return };
+    if hold_since != 0 {
         let duration = now.saturating_sub(hold_since);
         counter!(row, hold_ns).fetch_add(duration, Ordering::Relaxed);
         counter!(row, hold_max_ns).fetch_max(duration, Ordering::Relaxed);
@@ -435,15 +477,30 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u3
         // SAFETY: the row is in the mapping.
         count_bucket(unsafe { &raw mut (*row).hold_histogram } as *mut u32, duration);
     }
+    let is_shared = counter!(row, shared_acquisitions).load(Ordering::Relaxed) != 0;
+    if !weighted
+        && !is_shared
+        && !check::is_on(state)
+        && counter!(row, contended).load(Ordering::Relaxed) >= EXACT_WAITS
+    {
+        meter.alone(lock, || meter.weighted.store(1, Ordering::Relaxed));
+        if let Some(below) = table::sample_below(lock) {
+            below.store(WEIGHTED_SAMPLE, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The lock is gone: the next one at its row starts afresh.
 pub(super) fn gone(lock: u32) {
     let Some(meter) = meter(lock) else { return };
-    for word in [&meter.waiters, &meter.access, &meter.figures, &meter.waker, &meter.readers] {
+    meter.fold(acquisitions(lock));
+    for word in [&meter.waiters, &meter.access, &meter.figures, &meter.waker] {
         word.store(0, Ordering::Relaxed);
     }
-    for word in [&meter.area, &meter.mark, &meter.hold_since] {
+    for word in [&meter.readers, &meter.weighted] {
+        word.store(0, Ordering::Relaxed);
+    }
+    for word in [&meter.area, &meter.mark, &meter.hold_since, &meter.folded] {
         word.store(0, Ordering::Relaxed);
     }
 }
@@ -452,10 +509,12 @@ pub(super) fn gone(lock: u32) {
 pub(super) fn exiting() {
     for lock in 1..rows::count(Table::Locks) {
         let Some(meter) = meter(lock) else { return };
-        let acquisitions = super::table::acquisitions(lock).map_or(0, |count| count.swap(0, Ordering::Relaxed));
-        if acquisitions != 0 {
-            let Some((_, row)) = meter.figures(lock) else { return };
-            counter!(row, acquisitions).fetch_add(acquisitions, Ordering::Relaxed);
+        let number = acquisitions(lock);
+        if number > meter.folded.load(Ordering::Relaxed) {
+            if meter.figures(lock).is_none() {
+                return;
+            }
+            meter.fold(number);
         }
     }
 }
@@ -475,7 +534,7 @@ pub(super) fn wait(state: &mut ThreadState, kind: WaitKind, lock: u32, access: u
             let waiters = meter.advance(lock, now, 1);
             state.lock.wait_lock = lock;
             state.lock.wait_acquisitions = acquisitions(lock);
-            state.lock.wait_holder = super::table::owner(lock);
+            state.lock.wait_holder = table::owner(lock);
             if let Some((_, row)) = meter.figures(lock) {
                 small_counter!(row, waiters_peak).fetch_max(waiters, Ordering::Relaxed);
             }
@@ -550,7 +609,7 @@ fn add_wait(thread: u32, lock: u32, kind: WaitKind, access: u32, duration: u64) 
     }
 }
 
-fn add_blame(thread: u32, lock: u32, acquired_access: u32, released_access: u32, caused: u64) {
+fn add_blame(thread: u32, lock: u32, (acquired_access, released_access): (u32, u32), caused: u64, weight: u64) {
     let new = BlameTotalRow { lock, thread, acquired_access, released_access, count: 0, total_ns: 0, max_ns: 0 };
     let is = |row: &BlameTotalRow| {
         row.lock == lock
@@ -561,8 +620,8 @@ fn add_blame(thread: u32, lock: u32, acquired_access: u32, released_access: u32,
     let hash = mix(lock, thread, acquired_access, released_access);
     let row = BLAME_SLOTS.find_or_add(Table::BlameTotals, hash, is, &new);
     if let Some(row) = row {
-        counter!(row, count).fetch_add(1, Ordering::Relaxed);
-        counter!(row, total_ns).fetch_add(caused, Ordering::Relaxed);
+        counter!(row, count).fetch_add(weight, Ordering::Relaxed);
+        counter!(row, total_ns).fetch_add(caused.saturating_mul(weight), Ordering::Relaxed);
         counter!(row, max_ns).fetch_max(caused, Ordering::Relaxed);
     }
 }
@@ -570,9 +629,9 @@ fn add_blame(thread: u32, lock: u32, acquired_access: u32, released_access: u32,
 /// The type of the lock that a call is about.
 pub(super) fn lock_of(state: &mut ThreadState, call: &Call, site: u32) -> Option<u32> {
     let address = call.address as usize;
-    if let Some(lock) = super::table::find(address) {
+    if let Some(lock) = table::find(address) {
         return Some(lock);
     }
     let access = check::place(state, site);
-    super::table::find_or_add(address, type_of(call.packed), access)
+    table::find_or_add(address, type_of(call.packed), access)
 }

@@ -4,7 +4,6 @@
 //! freed. A row whose lock is gone keeps its slot until a lock of the same granule needs one; its index is given out again
 //! unless the order log names it.
 
-use super::uncontended::{CONTENDED_SAMPLE, SAMPLE};
 use crate::record::{self, table as rows};
 use crate::rt::arena;
 use crate::rt::lock::SpinLock;
@@ -98,7 +97,7 @@ pub(super) fn find_or_add(address: usize, lock: Type, access: u32) -> Option<u32
     if let Some(index) = find(address) {
         return Some(index);
     }
-    let new = LockRow { sample_mask: SAMPLE - 1, ..LockRow::new(address as u64, lock, access) };
+    let new = LockRow { sample_below: super::contention::SAMPLE, ..LockRow::new(address as u64, lock, access) };
     let index = add_row(&new)?;
     if lock != Type::Task {
         record::count(Counter::LocksSeen);
@@ -185,18 +184,16 @@ pub(super) fn note_receiver(index: u32, task: u64) {
     }
 }
 
-/// Acquisitions of the lock that its figures do not have.
+/// Acquisitions of the lock.
 pub(super) fn acquisitions(index: u32) -> Option<&'static AtomicU64> {
     // SAFETY: as in `address_of`.
     row(index).map(|row| unsafe { AtomicU64::from_ptr(&raw mut (*row).acquisitions) })
 }
 
-/// Somebody has waited for the lock: its holds are measured more often.
-pub(super) fn sample_more(index: u32) {
+/// Which acquisitions of the lock are measured.
+pub(super) fn sample_below(index: u32) -> Option<&'static AtomicU32> {
     // SAFETY: `field` passes a row of the mapping.
-    if let Some(field) = field(index, |row| unsafe { &raw mut (*row).sample_mask }) {
-        field.store(CONTENDED_SAMPLE - 1, Ordering::Relaxed);
-    }
+    field(index, |row| unsafe { &raw mut (*row).sample_below })
 }
 
 /// Lets acquisitions and releases of the lock take the short way, or not.

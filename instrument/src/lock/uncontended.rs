@@ -17,15 +17,14 @@
 //!   let in at the end ([`finish_acquired`]). A guard would cost two stores, and locked instructions wait for all stores before them.
 //! - A compare-exchange that succeeded leaves the flags of equal operands, so [`acquired`] makes them instead of keeping them.
 //!
-//! Direction of error: the callers above the second one are those of the first time. Holds are measured once in
-//! [`SAMPLE`] acquisitions of a lock, or [`CONTENDED_SAMPLE`]. Locks that are not the first of their slot take the long way.
+//! Direction of error: the callers above the second one are those of the first time. Locks that are not the first of their slot take the long way.
 
 use super::{ThreadLock, contention, incident, order, stack_cache, table};
 use crate::apply::plan;
 use crate::check;
 use crate::stubs::{self, Saved};
 use crate::thread::ThreadState;
-use conprof_wire::locks::{HoldRow, LiveRow, LockRow, operation_of, type_of};
+use conprof_wire::locks::{HoldRow, LiveRow, LockRow, SAMPLE_FACTOR, operation_of, type_of};
 use conprof_wire::state::{GUARD, OWNER_FS, RED_ZONE, SIGNALS_PENDING};
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -36,10 +35,6 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(super) const PLACES: usize = 128;
 /// Pairs that a thread remembers; a power of two.
 pub(super) const PAIRS: usize = 128;
-/// One acquisition of a lock in so many goes the long way, and has its hold measured; a power of two.
-pub(super) const SAMPLE: u32 = 256;
-/// The same for a lock that somebody has waited for.
-pub(super) const CONTENDED_SAMPLE: u32 = 32;
 /// Bytes that the code of [`acquired`] and of [`released`] takes, padding included.
 const CODE_BYTES: u64 = 640;
 
@@ -298,8 +293,9 @@ pub unsafe extern "C" fn acquired() {
         // Of one in so many, the rest of the way decides whether the hold is measured.
         "mov eax, [rcx+{row_acquisitions}]",
         "inc eax",
-        "test [rcx+{row_sample_mask}], eax",
-        "jz 5f",
+        "imul eax, eax, {sample_factor}",
+        "cmp eax, [rcx+{row_sample_below}]",
+        "jb 5f",
         "inc qword ptr [rcx+{row_acquisitions}]",
         "3:",
         // What lies behind the last hold is often the same one, of the last time.
@@ -412,7 +408,8 @@ pub unsafe extern "C" fn acquired() {
         measures = sym MEASURES,
         row_quiet = const offset_of!(LockRow, quiet),
         row_acquisitions = const offset_of!(LockRow, acquisitions),
-        row_sample_mask = const offset_of!(LockRow, sample_mask),
+        row_sample_below = const offset_of!(LockRow, sample_below),
+        sample_factor = const SAMPLE_FACTOR as i32,
         serial = const offset_of!(ThreadState, serial),
         bytes = const CODE_BYTES,
         finish = sym finish_acquired,

@@ -384,16 +384,24 @@ pub struct LockRow {
     /// Serial, plus 1, of the thread that holds it alone; 0 where none does. Of a lock of [`Type::TokioPermits`] instead how many
     /// permits there were at most. Atomic.
     pub owner: u32,
-    /// Acquisitions that its figures do not have yet; counted where waits are measured. Atomic.
+    /// Acquisitions; counted where waits are measured. Atomic.
     pub acquisitions: u64,
-    /// 1 only where waits are measured, nobody waits, nothing that the present hold or the one before caused is still to be blamed,
-    /// and the present hold is not measured. Atomic.
+    /// 1 only where waits are measured, and neither the present hold is, nor what came after the one before. Atomic.
     pub quiet: u32,
-    /// An acquisition is measured where the count of acquisitions has none of these bits. Atomic.
-    pub sample_mask: u32,
+    /// The acquisitions that are measured: those whose [`sample_hash`] is below this. Atomic.
+    pub sample_below: u32,
 }
 
 const _: () = assert!(size_of::<LockRow>() == 64);
+
+/// Scatters the numbers of acquisitions evenly, so that those that are measured do not fall in step with threads that take turns
+/// (multiples of the golden ratio: Knuth, The Art of Computer Programming 3, 6.4).
+pub const fn sample_hash(number: u64) -> u32 {
+    (number as u32).wrapping_mul(SAMPLE_FACTOR)
+}
+
+/// What [`sample_hash`] multiplies by.
+pub const SAMPLE_FACTOR: u32 = 0x9e37_79b1;
 
 impl LockRow {
     /// A lock that nobody has taken yet.
@@ -407,7 +415,7 @@ impl LockRow {
             owner: 0,
             acquisitions: 0,
             quiet: 0,
-            sample_mask: 0,
+            sample_below: u32::MAX,
         }
     }
 }
