@@ -36,6 +36,27 @@ fn the_wait_is_the_light_threads_and_the_blame_the_hogs() {
 }
 
 #[test]
+fn a_crowd_at_one_lock_is_blamed_by_a_part_of_its_holds() {
+    let run = Run::new(&[], &fixture("crowd"));
+    let contention = run.folded("contention");
+    let lock = &run.report().locks[0];
+    assert_eq!(lock.acquisitions, 120_001, "{lock:?}");
+    assert!(lock.contended > 0 && lock.hold_samples < lock.acquisitions / 4, "{lock:?}");
+    // The program counts acquisitions that did not wait as well, and with each of them two readings of the clock.
+    assert!(
+        contention.total() <= run.truth() && contention.total() > run.truth() / 2,
+        "{} of {}",
+        contention.total(),
+        run.truth()
+    );
+    let blame = run.folded("blame");
+    let share = blame.total() as f64 / contention.total() as f64;
+    assert!((0.6..1.6).contains(&share), "{} of {}", blame.total(), contention.total());
+    let slow = time_in(&blame, "crowd::slow") as f64 / blame.total() as f64;
+    assert!((0.5..0.95).contains(&slow), "{slow}: {}", blame.to_text());
+}
+
+#[test]
 fn the_sharded_twin_waits_next_to_never() {
     let run = Run::new(&[], &fixture("sharded"));
     let waited = run.folded("contention").total();

@@ -9,8 +9,8 @@
 //! A lock has a [`Meter`], which keeps the integral of its waiters over time (see `conprof_wire::waits`). No clock is
 //! read on an uncontended acquisition or release, but for one in 256 that measures the hold.
 //!
-//! Every wait is measured. Every hold is while few were waited for; of a lock that threads have waited for [`EXACT_WAITS`] times,
-//! one hold in [`WEIGHT`] is, by its number and not by what happens in it, and stands for so many: it is told from its acquisition to
+//! Every wait is measured. Every hold for which somebody waits is, up to [`EXACT_HOLDS`]; from then on, of a lock that is taken more
+//! than once in [`HOT_NS`], one hold in [`WEIGHT`] is, by its number and not by what happens in it, and stands for so many: it is told from its acquisition to
 //! the next, with what was caused meanwhile. All other acquisitions and releases of it take the short way, though others wait.
 //!
 //! Direction of error: a release that was not seen blames nobody for what its hold caused. Meters lose counts
@@ -32,12 +32,15 @@ use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 /// Spins before the processor is given away.
 const SPINS: u32 = 200;
 
-/// [`LockRow::sample_below`] of a lock that nobody has waited for, of one that somebody has, and of one that many have.
+/// [`LockRow::sample_below`] of a lock that nobody has waited for, of one that somebody has, and of one of which a part of the holds is measured.
 pub(super) const SAMPLE: u32 = 1 << 24;
 const CONTENDED_SAMPLE: u32 = 1 << 27;
 const WEIGHTED_SAMPLE: u32 = ((1 << 32) / WEIGHT) as u32;
-/// Waits for a lock until it is one that many have waited for.
-const EXACT_WAITS: u64 = 256;
+/// Measured holds of a lock until only a part of them is.
+const EXACT_HOLDS: u64 = 1024;
+/// Time per acquisition, in nanoseconds, from which on a lock is not. There measuring each hold costs next to nothing, and chance would
+/// decide which of few long ones are measured.
+const HOT_NS: u64 = 10_000;
 /// What a measured hold of it stands for.
 const WEIGHT: u64 = 8;
 
@@ -481,7 +484,7 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u3
     if !weighted
         && !is_shared
         && !check::is_on(state)
-        && counter!(row, contended).load(Ordering::Relaxed) >= EXACT_WAITS
+        && counter!(row, hold_samples).load(Ordering::Relaxed) >= EXACT_HOLDS
     {
         meter.alone(lock, || meter.weighted.store(1, Ordering::Relaxed));
         if let Some(below) = table::sample_below(lock) {
