@@ -71,7 +71,7 @@ fn downgraded(state: &mut ThreadState, address: usize, site: u32, mode: u32) {
     }
     if before == HELD_ALONE {
         table::set_owner(index, 0);
-        contention::released(state, index, site, false);
+        contention::released(state, index, site, access, false);
         contention::acquired(state, index, access, true);
     }
 }

@@ -24,7 +24,7 @@ use crate::apply::plan;
 use crate::check;
 use crate::stubs::{self, Saved};
 use crate::thread::ThreadState;
-use conprof_wire::locks::{HoldRow, LiveRow, LockRow, SAMPLE_FACTOR, operation_of, type_of};
+use conprof_wire::locks::{HoldRow, LiveRow, LockRow, Operation, SAMPLE_FACTOR, operation_of, type_of};
 use conprof_wire::state::{GUARD, OWNER_FS, RED_ZONE, SIGNALS_PENDING};
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -150,7 +150,8 @@ pub(super) fn place(state: &mut ThreadState, site: u32) -> u32 {
     }
     let (access, frames) = stack_cache::place_with_callers(state, site);
     let packed = plan::site(site).0;
-    let Some(operation) = operation_of(packed).filter(|_| ROWS.load(Ordering::Relaxed) != 0) else { return access };
+    let is_short = |operation: &Operation| !operation.is_upgradable() && ROWS.load(Ordering::Relaxed) != 0;
+    let Some(operation) = operation_of(packed).filter(is_short) else { return access };
     let Some([first, second]) = frames else { return access };
     let offset = |slot: u64| u32::try_from(slot.wrapping_sub(pushed));
     let (Ok(first_offset), Ok(second_offset)) = (offset(first.0), offset(second.0)) else { return access };
@@ -164,7 +165,7 @@ pub(super) fn place(state: &mut ThreadState, site: u32) -> u32 {
         caller_offsets: [first_offset, second_offset],
         site,
         flags,
-        shared: u64::from(operation.shares()) << 32,
+        shared: u64::from(operation.hold()) << 32,
         access,
         reserved: u32::from(operation.is_try()),
         padding: 0,
