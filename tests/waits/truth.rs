@@ -37,7 +37,7 @@ fn the_wait_is_the_light_threads_and_the_blame_the_hogs() {
 
 #[test]
 fn a_crowd_at_one_lock_is_blamed_by_a_part_of_its_holds() {
-    let run = Run::new(&[], &fixture("crowd"));
+    let run = Run::new(&["--checks", "contention"], &fixture("crowd"));
     let contention = run.folded("contention");
     let lock = &run.report().locks[0];
     assert_eq!(lock.acquisitions, 120_001, "{lock:?}");

@@ -10,8 +10,8 @@
 //! read on an uncontended acquisition or release, but for one in 256 that measures the hold.
 //!
 //! Every wait is measured. Every hold for which somebody waits is, up to [`EXACT_HOLDS`]; from then on, of a lock that is taken more
-//! than once in [`HOT_NS`], one hold in [`WEIGHT`] is, by its number and not by what happens in it, and stands for so many: it is told from its acquisition to
-//! the next, with what was caused meanwhile. All other acquisitions and releases of it take the short way, though others wait.
+//! than once in [`HOT_NS`], one hold in [`WEIGHT`] is, by its number and not by what happens in it, and stands for so many: it is told
+//! from its acquisition to the next, with what was caused meanwhile. All other acquisitions and releases of it take the short way, though others wait.
 //!
 //! Direction of error: a release that was not seen blames nobody for what its hold caused. Meters lose counts
 //! where two threads share a lock at the same moment; never time. Blame for a much contended lock is an estimate.
@@ -40,7 +40,7 @@ const WEIGHTED_SAMPLE: u32 = ((1 << 32) / WEIGHT) as u32;
 const EXACT_HOLDS: u64 = 1024;
 /// Time per acquisition, in nanoseconds, from which on a lock is not. There measuring each hold costs next to nothing, and chance would
 /// decide which of few long ones are measured.
-const HOT_NS: u64 = 10_000;
+const HOT_NS: u64 = 50_000;
 /// What a measured hold of it stands for.
 const WEIGHT: u64 = 8;
 
@@ -480,12 +480,10 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u3
         // SAFETY: the row is in the mapping.
         count_bucket(unsafe { &raw mut (*row).hold_histogram } as *mut u32, duration);
     }
-    let is_shared = counter!(row, shared_acquisitions).load(Ordering::Relaxed) != 0;
-    if !weighted
-        && !is_shared
-        && !check::is_on(state)
-        && counter!(row, hold_samples).load(Ordering::Relaxed) >= EXACT_HOLDS
-    {
+    let is_hot = counter!(row, hold_samples).load(Ordering::Relaxed) >= EXACT_HOLDS
+        && counter!(row, shared_acquisitions).load(Ordering::Relaxed) == 0
+        && acquisitions(lock).saturating_mul(HOT_NS) > now;
+    if is_hot && now != 0 && !weighted && !check::is_on(state) {
         meter.alone(lock, || meter.weighted.store(1, Ordering::Relaxed));
         if let Some(below) = table::sample_below(lock) {
             below.store(WEIGHTED_SAMPLE, Ordering::Relaxed);
