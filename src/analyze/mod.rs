@@ -16,6 +16,7 @@ mod race;
 pub mod replay;
 mod session;
 mod sides;
+mod task_stack;
 
 pub use locks::incidents::Thresholds;
 pub use locks::recorded::Task;

@@ -1,7 +1,10 @@
 //! A recording and what perf collected, as a [`Profile`].
 
+use super::locks::recorded::{permits, permits_name};
+use super::locks::task_waits::Permits;
 use super::session::{Ending, Session};
 use super::sides::Context;
+use super::task_stack;
 use crate::elf::Avma;
 use crate::perf::{Collected, GeneratedCode};
 use crate::profile::{Blame, Figures, Profile, Sample, StackId, Stacks, Wait, WaitEvent};
@@ -11,7 +14,7 @@ use crate::trace::{HeaderView, Recording, Row, TraceError};
 use crate::wire::locks::Type;
 use crate::wire::plan::{MAGIC, PcMapRow, PlanHeader};
 use crate::wire::recording::{AccessRow, CONFIG_RACES, NO_SITE, Phase};
-use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitEventRow, WaitKind, WaitTotalRow};
+use crate::wire::waits::{BlameTotalRow, LockFiguresRow, NO_THREAD, WaitEventRow, WaitKind, WaitTotalRow};
 use std::collections::HashMap;
 use std::mem::offset_of;
 
@@ -52,52 +55,79 @@ impl Session {
             main_bias: header.main_bias,
         };
         let recording = &self.recording;
-        let mut known: HashMap<u32, StackId> = HashMap::new();
-        let mut stack = |stacks: &mut Stacks, access: u32| {
-            *known.entry(access).or_insert_with(|| {
-                let row = recording.row::<AccessRow>(u64::from(access)).filter(|_| access != 0);
-                let mut frames = row.map_or_else(Vec::new, |row| context.access_frames(&row));
-                // What an interposed function was called for, the wait's kind tells.
-                if row.is_some_and(|row| row.site == NO_SITE) && !frames.is_empty() {
-                    frames.remove(0);
-                }
+        let mut frames_at = |access: u32| {
+            let row = recording.row::<AccessRow>(u64::from(access)).filter(|_| access != 0);
+            let mut frames = row.map_or_else(Vec::new, |row| context.access_frames(&row));
+            // What an interposed function was called for, the wait's kind tells.
+            if row.is_some_and(|row| row.site == NO_SITE) && !frames.is_empty() {
+                frames.remove(0);
+            }
+            frames
+        };
+        let mut known: HashMap<(u32, Option<u32>), StackId> = HashMap::new();
+        // Of a task with the access row of its spawn, of a thread without.
+        let mut stack = |stacks: &mut Stacks, access: u32, spawned: Option<u32>| {
+            *known.entry((access, spawned)).or_insert_with(|| {
+                let frames = frames_at(access);
+                let frames = match spawned {
+                    Some(spawned) => task_stack::whole(frames, frames_at(spawned)),
+                    None => frames,
+                };
                 stacks.intern(frames)
             })
         };
         for row in all::<LockFiguresRow>(recording, header) {
-            let first = stack(&mut profile.stacks, row.first_access);
-            let kind = Type::from_u8(row.lock_type as u8).name();
-            let name = lock_name(&self.symbolizer, row.address, kind, profile.stacks.frames(first));
-            profile.locks.push(figures(&row, name));
+            let first = stack(&mut profile.stacks, row.first_access, None);
+            let frames = profile.stacks.frames(first);
+            let kind = match Type::from_u8(row.lock_type as u8) {
+                Type::TokioPermits => permits_name(permits(frames)),
+                lock => lock.name(),
+            };
+            let name = lock_name(&self.symbolizer, row.address, kind, frames);
+            profile.locks.push(figures(&row, name, kind));
         }
+        let of_task = |thread: u32, spawned: u32| (thread == NO_THREAD).then_some(spawned);
         for row in all::<WaitTotalRow>(recording, header) {
+            let spawned = of_task(row.thread, row.spawned);
+            let stack = stack(&mut profile.stacks, row.access, spawned);
             profile.waits.push(Wait {
                 lock: row.lock as usize,
-                kind: WaitKind::from_u32(row.kind),
+                kind: wait_kind(&profile.stacks, row.kind, stack, spawned.is_some()),
                 thread: row.thread,
-                stack: stack(&mut profile.stacks, row.access),
+                stack,
                 count: row.count,
                 total_ns: row.total_ns,
                 max_ns: row.max_ns,
             });
         }
         for row in all::<BlameTotalRow>(recording, header) {
+            let acquired = stack(&mut profile.stacks, row.acquired_access, of_task(row.thread, row.spawned));
+            let released = stack(&mut profile.stacks, row.released_access, of_task(row.thread, row.released_spawned));
+            // Those who send wait for who receives, not for who sent before them.
+            let is_channel = row.released_access != 0
+                && profile
+                    .locks
+                    .get(row.lock as usize)
+                    .is_some_and(|lock| lock.kind == permits_name(Some(Permits::Channel)));
             profile.blames.push(Blame {
                 lock: row.lock as usize,
                 thread: row.thread,
-                acquired: stack(&mut profile.stacks, row.acquired_access),
-                released: stack(&mut profile.stacks, row.released_access),
+                acquired: if is_channel { released } else { acquired },
+                released,
                 count: row.count,
                 total_ns: row.total_ns,
                 max_ns: row.max_ns,
             });
         }
         for row in all::<WaitEventRow>(recording, header) {
+            let task = (row.task != 0).then_some(row.task);
+            let stack = stack(&mut profile.stacks, row.access, task.map(|_| row.spawned));
             profile.events.push(WaitEvent {
                 lock: row.lock as usize,
-                kind: WaitKind::from_u32(row.kind),
+                kind: wait_kind(&profile.stacks, row.kind, stack, task.is_some()),
                 thread: row.thread,
-                stack: stack(&mut profile.stacks, row.access),
+                task,
+                stack,
                 start_ns: row.start_ns.wrapping_add(header.start_ns),
                 end_ns: row.end_ns.max(row.start_ns).wrapping_add(header.start_ns),
                 holder: (row.holder != u32::MAX).then_some(row.holder),
@@ -112,13 +142,28 @@ fn all<R: Row>(recording: &Recording, header: &HeaderView) -> Vec<R> {
     recording.collect(0, header.counts[R::TABLE as usize])
 }
 
-fn figures(row: &LockFiguresRow, name: String) -> Figures {
+/// What a recorded wait is for. Which lock of tokio's a task waits for, the code tells that waits.
+fn wait_kind(stacks: &Stacks, recorded: u32, stack: StackId, is_task: bool) -> WaitKind {
+    let recorded = WaitKind::from_u32(recorded);
+    let frames = stacks.frames(stack);
+    match permits(frames).filter(|_| is_task) {
+        Some(Permits::Mutex) => WaitKind::Lock,
+        Some(Permits::RwLock) if task_stack::reads(frames) => WaitKind::Shared,
+        Some(Permits::RwLock) => WaitKind::Lock,
+        Some(Permits::Channel) => WaitKind::Send,
+        Some(Permits::Semaphore) | None => recorded,
+    }
+}
+
+fn figures(row: &LockFiguresRow, name: String, kind: &str) -> Figures {
+    // Permits that are given back one by one: of tokio's locks only those who read do so.
+    let may_share = row.lock_type as u8 != Type::TokioPermits as u8 || kind == permits_name(Some(Permits::RwLock));
     Figures {
         name,
-        kind: Type::from_u8(row.lock_type as u8).name().to_owned(),
+        kind: kind.to_owned(),
         address: row.address,
         acquisitions: row.acquisitions,
-        shared_acquisitions: row.shared_acquisitions,
+        shared_acquisitions: if may_share { row.shared_acquisitions } else { 0 },
         contended: row.contended,
         wait_ns: row.wait_ns,
         wait_max_ns: row.wait_max_ns,

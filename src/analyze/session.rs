@@ -1,5 +1,7 @@
 //! A recording under analysis, once or again and again while the program runs.
 
+use super::locks::Describe as _;
+use super::locks::hot::hot_locks;
 use super::locks::recorded::{Names, Recorded, Task};
 use super::locks::tasks::long_polls;
 use super::race::{self, RunFacts};
@@ -7,13 +9,14 @@ use super::sides::Context;
 use crate::profile::Profile;
 use crate::report::place;
 use crate::report::{
-    Coverage, DegradedCheck, Exit, Finding, Kind, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict,
+    Coverage, DegradedCheck, Exit, Finding, Kind, LockRef, ModuleCoverage, Process, Report, SCHEMA, Thread, Verdict,
 };
 use crate::symbolize::{Sources, Symbolizer};
 use crate::trace::{HeaderView, Recording, RunRecord, ThreadRows, TraceError};
 use crate::wire::incident::IncidentRow;
 use crate::wire::locks::{LiveRow, TaskRow, WAKERS_UNKNOWN};
 use crate::wire::recording::*;
+use crate::wire::waits::LockFiguresRow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -204,6 +207,29 @@ impl Session {
         let mut context = self.context(&header);
         let names = Names::new(&mut context, &recorded);
         Ok(long_polls(&rows, threshold, header.start_ns, profile, &names))
+    }
+
+    /// Locks whose waits cost much of the threads' time.
+    pub fn hot_locks(&mut self, profile: &Profile) -> Result<Vec<Finding>, TraceError> {
+        if !self.checks("hot-lock") {
+            return Ok(Vec::new());
+        }
+        let header = self.refresh()?;
+        let recorded = Recorded::read(&self.recording);
+        let percent = self.run.thresholds.hot_lock_percent;
+        let figures: Vec<LockFiguresRow> = self.recording.collect(0, header.counts[Table::LockFigures as usize]);
+        let mut context = self.context(&header);
+        let names = Names::new(&mut context, &recorded);
+        let lock = |index: usize| match figures.get(index).and_then(|row| recorded.lock_of(row)) {
+            Some(lock) => names.lock(lock),
+            None => profile.locks.get(index).map_or_else(LockRef::default, |figures| LockRef {
+                name: figures.name.clone(),
+                kind: figures.kind.clone(),
+                address: format!("{:#x}", figures.address),
+                ..LockRef::default()
+            }),
+        };
+        Ok(hot_locks(profile, percent, &lock))
     }
 
     /// Looks for threads that can never go on. A wait counts from the second look on. `tasks` are the process's kernel threads;

@@ -52,7 +52,8 @@ pub struct RunOptions {
     /// [default: conprof-out/<program>-<time>-<pid>, linked as conprof-out/latest]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What to check: data-race, lock-order-inversion, deadlock, lost-wakeup, or the groups `races`, `locks`; `all` is what this version can do
+    /// What to check: kinds of finding, as data-race or deadlock, or the groups `races`, `locks`, `contention`; `hot-lock` beside races only if named
+    /// [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub checks: Option<Vec<String>>,
     /// Kinds of finding that make the exit status 66; `all`, `none`
@@ -84,6 +85,9 @@ pub struct RunOptions {
     /// Shortest time of attempts that keep failing that is a livelock
     #[arg(long, value_name = "DUR", value_parser = parse_duration, default_value = "200ms")]
     pub livelock_after: Duration,
+    /// Share of the threads' time that waiting for one lock must cost to be a finding, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub hot_lock_share: u32,
     /// A further row of the lock catalogue, as `function my::Spin::lock lock-exclusive always user` (may be given several times)
     #[arg(long, value_name = "ROW")]
     pub lock_row: Vec<String>,

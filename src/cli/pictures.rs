@@ -87,7 +87,8 @@ pub(super) fn fill(report: &mut Report, profile: &Profile) {
 
 /// The longest lock waits of the run, for the timeline of the page.
 fn spans(profile: &Profile) -> Vec<Span> {
-    let waits = profile.events.iter().filter(|wait| profile.class_of(wait.kind, wait.stack) == Class::Lock);
+    let of_threads = profile.events.iter().filter(|wait| wait.task.is_none());
+    let waits = of_threads.filter(|wait| profile.class_of(wait.kind, wait.stack) == Class::Lock);
     let mut spans: Vec<Span> = waits
         .map(|wait| Span {
             thread: wait.thread,

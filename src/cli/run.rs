@@ -15,7 +15,7 @@ use crate::launch::{
 use crate::merge::{Relation, merge};
 use crate::os::{self, Ended};
 use crate::plan::Tactic;
-use crate::report::{DegradedCheck, Exit, Kind, Report, text};
+use crate::report::{DegradedCheck, Exit, Kind, Report, place, text};
 use crate::trace::{RECORDING, RUN_RECORD, RunRecord};
 use crate::wire::recording::{
     CONFIG_CONTENTION, CONFIG_HALT_ON_ERROR, CONFIG_LOCKS, CONFIG_RACES, CONFIG_RECORD_FULL, CONFIG_REPORT_BENIGN,
@@ -26,19 +26,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-
-/// Kinds of finding that this version looks for.
-const IMPLEMENTED: [Kind; 9] = [
-    Kind::DataRace,
-    Kind::Deadlock,
-    Kind::LostWakeup,
-    Kind::LockOrderInversion,
-    Kind::LockMisuse,
-    Kind::Starvation,
-    Kind::Livelock,
-    Kind::LockHeldAcrossBlockingCall,
-    Kind::BlockingInAsync,
-];
 
 /// Runs the subcommand and returns the exit status; does not return where the program died by a signal and nothing gates.
 pub fn run(options: &RunOptions) -> anyhow::Result<i32> {
@@ -149,8 +136,6 @@ fn cannot_write(path: &Path) -> String {
 /// What is to be checked.
 struct Checks {
     kinds: Vec<Kind>,
-    /// Named ones that this version can't do.
-    impossible: Vec<Kind>,
     /// Waits are to be measured.
     contention: bool,
     /// The user named them.
@@ -162,18 +147,16 @@ const CONTENTION: &str = "contention";
 
 impl Checks {
     fn parse(names: Option<&[String]>) -> Result<Checks, Refusal> {
-        let all = |named| Checks { kinds: IMPLEMENTED.to_vec(), impossible: Vec::new(), contention: true, named };
-        let Some(names) = names else { return Ok(all(false)) };
-        if names.iter().any(|name| name == "all") {
-            return Ok(all(true));
+        let named = names.is_some();
+        let all = ["all".to_owned()];
+        let names = names.unwrap_or(&all);
+        let has = |wanted: &str| names.iter().any(|name| name.trim() == wanted);
+        let mut kinds = FailOn::parse(names).map_err(|message| Refusal::new(exit::USAGE, message, ""))?.0;
+        if kinds.contains(&Kind::DataRace) && !has(&kind_name(Kind::HotLock)) {
+            // Checking races makes holds and waits longer: what looks hot then may not be.
+            kinds.retain(|kind| *kind != Kind::HotLock);
         }
-        let contention = names.iter().any(|name| name.trim() == CONTENTION);
-        let kinds = FailOn::parse(names).map_err(|message| Refusal::new(exit::USAGE, message, ""))?.0;
-        let (kinds, mut impossible): (Vec<Kind>, Vec<Kind>) =
-            kinds.into_iter().partition(|kind| IMPLEMENTED.contains(kind));
-        // A group is asked for what there is of it.
-        impossible.retain(|kind| names.iter().any(|name| name.trim() == kind_name(*kind)));
-        Ok(Checks { kinds, impossible, contention, named: true })
+        Ok(Checks { kinds, contention: has(CONTENTION) || has("all"), named })
     }
 }
 
@@ -187,11 +170,18 @@ impl Checks {
 /// Checks that need locks to be followed.
 const LOCK_CHECKS: [&str; 3] = ["deadlock", "lost-wakeup", "lock-order-inversion"];
 /// Checks that need waits to be measured.
-const WAIT_CHECKS: [&str; 6] =
-    [CONTENTION, "starvation", "livelock", "lock-held-across-blocking-call", "blocking-in-async", "lock-misuse"];
+const WAIT_CHECKS: [&str; 7] = [
+    CONTENTION,
+    "starvation",
+    "livelock",
+    "lock-held-across-blocking-call",
+    "blocking-in-async",
+    "lock-misuse",
+    "hot-lock",
+];
 
 fn kind_name(kind: Kind) -> String {
-    crate::report::place::words(kind).name.to_string()
+    place::words(kind).name.to_string()
 }
 
 /// Scans and plans, with a bar on a terminal where it takes long enough to be seen.
@@ -256,14 +246,6 @@ fn run_record(
             cure: "see the reason above".into(),
         });
     }
-    for kind in &checks.impossible {
-        let name = kind_name(*kind);
-        degraded.push(DegradedCheck {
-            reason: format!("this version of conprof can't check for {name}"),
-            cure: format!("leave {name} out of --checks"),
-            check: name,
-        });
-    }
     let command = options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     Ok(RunRecord {
         conprof_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -276,8 +258,7 @@ fn run_record(
         plan_flags: about.flags,
         fail_on: options.fail_on.clone(),
         checks: {
-            let mut names: Vec<String> =
-                checks.kinds.iter().chain(&checks.impossible).map(|kind| kind_name(*kind)).collect();
+            let mut names: Vec<String> = checks.kinds.iter().map(|kind| kind_name(*kind)).collect();
             names.extend(checks.contention.then(|| CONTENTION.to_string()));
             names
         },
@@ -293,6 +274,7 @@ fn thresholds(options: &RunOptions) -> Thresholds {
         poll_ns: ns(options.poll_after),
         starvation_ns: ns(options.starvation_after),
         livelock_ns: ns(options.livelock_after),
+        hot_lock_percent: options.hot_lock_share,
     }
 }
 
@@ -359,6 +341,14 @@ impl One<'_> {
     /// Whether a test runner starts many such processes: then each is kept cheap, and pictures are for merges.
     pub(super) fn is_one_of_many(&self) -> bool {
         self.runner.under_cargo || self.options.session.is_some()
+    }
+
+    /// Makes paths those that a person would write.
+    pub(super) fn localise(&self, report: &mut Report) {
+        if let Some(root) = repository(&self.record.directory) {
+            place::localise(report, &self.record.directory, root);
+        }
+        place::strip_path_prefix(report, self.options.strip_path_prefix.as_deref().unwrap_or_default());
     }
 
     pub(super) fn recording_path(&self) -> PathBuf {

@@ -2,11 +2,11 @@
 
 use super::outputs;
 use super::pictures::{self, Perf};
-use super::run::{One, repository};
+use super::run::One;
 use crate::analyze::{Ending, Session};
 use crate::cargo::tests;
 use crate::launch::{self, Observer};
-use crate::report::{Exit, Finding, Process, Report, SCHEMA, Verdict, place, text};
+use crate::report::{Exit, Finding, Process, Report, SCHEMA, Verdict, text};
 use crate::trace::Recording;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -154,10 +154,7 @@ impl<'a> Watcher<'a> {
             report.counters.insert("incomplete".to_string(), 1);
         }
         self.name_tests(&mut report);
-        if let Some(root) = repository(&self.run.record.directory) {
-            place::localise(&mut report, &self.run.record.directory, root);
-        }
-        place::strip_path_prefix(&mut report, self.run.options.strip_path_prefix.as_deref().unwrap_or_default());
+        self.run.localise(&mut report);
         self.run.acceptance.apply(&mut report);
         report
     }
@@ -170,7 +167,10 @@ impl<'a> Watcher<'a> {
         let ending = Ending { pid: self.pid, exit, duration };
         let written = pictures::profile(session, &ending, collected.as_ref(), report).and_then(|profile| {
             pictures::fill(report, &profile);
-            report.findings.extend(session.long_polls(&profile)?);
+            let mut late = Report { findings: session.long_polls(&profile)?, ..Report::default() };
+            late.findings.extend(session.hot_locks(&profile)?);
+            self.run.localise(&mut late);
+            report.findings.extend(late.findings);
             report.lock_order = session.lock_order()?;
             if self.run.is_one_of_many() {
                 // A process of a test runner is kept cheap.

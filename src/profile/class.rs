@@ -25,7 +25,6 @@ const LOCK_FUNCTIONS: &[&str] = &[
     "::Mutex<T>::lock",
     "Once::call",
     "Once::call_once_slow",
-    "batch_semaphore::Acquire",
     "spin::mutex",
 ];
 
@@ -39,7 +38,12 @@ pub fn classify(kind: WaitKind, frames: &[Frame]) -> Class {
         | WaitKind::Semaphore
         | WaitKind::Once
         | WaitKind::Send => Class::Lock,
-        WaitKind::Condvar | WaitKind::Receive | WaitKind::Join | WaitKind::Sleep | WaitKind::Outside => Class::Idle,
+        WaitKind::Condvar
+        | WaitKind::Receive
+        | WaitKind::Join
+        | WaitKind::Sleep
+        | WaitKind::Outside
+        | WaitKind::Signal => Class::Idle,
         WaitKind::Park | WaitKind::Futex => {
             // Only the innermost frames: a pool may well be started inside a `Once`.
             let locks = frames.iter().take(12).any(|f| LOCK_FUNCTIONS.iter().any(|l| f.function.contains(l)));

@@ -2,7 +2,7 @@
 
 use super::{Class, Profile, StackId, frame_name};
 use crate::symbolize::{is_dependency, is_std};
-use crate::wire::waits::WaitKind;
+use crate::wire::waits::{NO_THREAD, WaitKind};
 use std::collections::BTreeMap;
 
 /// What stands between two stacks joined in one line, as in off-wake pictures.
@@ -142,7 +142,9 @@ impl Profile {
     /// but preempted, and time it was blocked in nothing that conprof's catalogue knows. Idle waiting is left out.
     pub fn off_cpu(&self) -> Folded {
         let mut folded = Folded::default();
-        for wait in self.waits.iter().filter(|w| self.class_of(w.kind, w.stack) == Class::Lock) {
+        // A task that waits takes no thread off the CPU.
+        let of_threads = self.waits.iter().filter(|w| w.thread != NO_THREAD);
+        for wait in of_threads.filter(|w| self.class_of(w.kind, w.stack) == Class::Lock) {
             let mut frames = vec![self.thread_name(wait.thread).replace(';', ",")];
             self.push_stack(&mut frames, wait.stack);
             frames.push(format!("[waits for {}]", self.wait_label(wait.lock, wait.kind)));
@@ -193,6 +195,7 @@ pub fn kind_name(kind: WaitKind) -> &'static str {
         WaitKind::Sleep => "time",
         WaitKind::Outside => "the outside",
         WaitKind::Futex => "a futex",
+        WaitKind::Signal => "a signal",
     }
 }
 
@@ -209,7 +212,7 @@ fn released_in(profile: &Profile, stack: StackId) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Blame, Figures, Wait};
+    use super::super::{Blame, Figures, ThreadLife, Wait};
     use super::*;
     use crate::report::{Frame, Thread};
 
@@ -263,6 +266,28 @@ mod tests {
         assert_eq!(profile.contention().to_text(), "Mutex cache;app::main;app::work;std::sync::Mutex<T>::lock 1200\n");
         assert_eq!(profile.idle().to_text(), "worker, one;app::main;recv;[waits for Receiver jobs] 9000\n");
         assert_eq!(profile.off_cpu().total(), 1200);
+    }
+
+    #[test]
+    fn switch_records_refine_time_off_the_cpu() {
+        let mut profile = profile();
+        // Off for 300 while it was ready to run, and for 1100 otherwise, of which 500 and 9000 are waits that are known.
+        let off_cpu = vec![(0, 300, true), (400, 1000, false), (1000, 11_000, false)];
+        profile.lives = vec![ThreadLife { tid: 11, start_ns: 0, end_ns: 20_000, off_cpu, ..ThreadLife::default() }];
+        let off = profile.off_cpu();
+        let weight = |part: &str| off.iter().filter(|(stack, _)| stack.contains(part)).map(|(_, ns)| ns).sum::<u64>();
+        assert_eq!((weight("[preempted"), weight("[blocked otherwise"), weight("[waits for")), (300, 1100, 1200));
+    }
+
+    #[test]
+    fn waits_of_tasks_take_no_thread_off_the_cpu() {
+        let mut profile = profile();
+        let stack = profile.waits[0].stack;
+        let wait =
+            |kind, total_ns| Wait { lock: 0, kind, thread: NO_THREAD, stack, count: 1, total_ns, max_ns: total_ns };
+        profile.waits = vec![wait(WaitKind::Semaphore, 500), wait(WaitKind::Signal, 70)];
+        assert_eq!((profile.contention().total(), profile.idle().total(), profile.off_cpu().total()), (500, 70, 0));
+        assert!(profile.idle().to_text().starts_with("tasks;"), "{}", profile.idle().to_text());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::class::{Class, classify};
 use crate::report::{Frame, Thread};
-use crate::wire::waits::{HISTOGRAM_BUCKETS, Histogram, WaitKind};
+use crate::wire::waits::{HISTOGRAM_BUCKETS, Histogram, NO_THREAD, TASK_IS_THREAD, WaitKind};
 use std::collections::HashMap;
 
 /// A stack in [`Stacks`]; 0 is the lost stack.
@@ -111,7 +111,7 @@ pub struct Wait {
     pub lock: usize,
     /// What for.
     pub kind: WaitKind,
-    /// Serial of the waiting thread.
+    /// Serial of the waiting thread; [`NO_THREAD`] for tasks.
     pub thread: u32,
     /// Where it waited.
     pub stack: StackId,
@@ -128,7 +128,7 @@ pub struct Wait {
 pub struct Blame {
     /// Index in [`Profile::locks`].
     pub lock: usize,
-    /// Serial of the holding thread.
+    /// Serial of the holding thread; [`NO_THREAD`] for tasks.
     pub thread: u32,
     /// Where it acquired the lock.
     pub acquired: StackId,
@@ -149,17 +149,19 @@ pub struct WaitEvent {
     pub lock: usize,
     /// What for.
     pub kind: WaitKind,
-    /// Serial of the waiting thread.
+    /// Serial of the waiting thread; for a task's wait, of the thread that polled it when the wait ended.
     pub thread: u32,
+    /// The waiting task, by its number or with [`TASK_IS_THREAD`]; `None` where a thread waits.
+    pub task: Option<u32>,
     /// Where it waited.
     pub stack: StackId,
     /// When it began, in nanoseconds of the monotonic clock.
     pub start_ns: u64,
     /// When it ended.
     pub end_ns: u64,
-    /// Serial of the thread that held the lock when the wait began.
+    /// Serial of the thread that held the lock when the wait began; for a task's wait, the task that took permits last.
     pub holder: Option<u32>,
-    /// Serial of the thread whose release ended the wait.
+    /// Serial of the thread whose release ended the wait; for a task's wait, the task that gave permits back last.
     pub waker: Option<u32>,
 }
 
@@ -237,8 +239,23 @@ impl Profile {
         match self.threads.iter().find(|t| t.serial == serial) {
             Some(thread) if !thread.name.is_empty() => thread.name.clone(),
             _ if serial == 0 => "main".to_owned(),
+            _ if serial == NO_THREAD => "tasks".to_owned(),
             _ => format!("thread {serial}"),
         }
+    }
+
+    /// A task's name for people: its number, or the name of the thread where it is what a thread does outside tasks.
+    pub fn task_name(&self, task: u32) -> String {
+        match task & TASK_IS_THREAD {
+            0 => format!("task {task}"),
+            _ => self.thread_name(task & !TASK_IS_THREAD),
+        }
+    }
+
+    /// Who held the lock when a wait began, for people.
+    pub fn holder_name(&self, event: &WaitEvent) -> Option<String> {
+        let holder = event.holder?;
+        Some(if event.task.is_some() { self.task_name(holder) } else { self.thread_name(holder) })
     }
 
     /// The same for a kernel thread id.

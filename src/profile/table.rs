@@ -137,8 +137,10 @@ pub fn thread_lives(profile: &Profile) -> Vec<ThreadTimes> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{StackId, ThreadLife, Wait};
     use super::*;
-    use crate::wire::waits::histogram_bucket;
+    use crate::report::Thread;
+    use crate::wire::waits::{NO_THREAD, WaitKind, histogram_bucket};
 
     #[test]
     fn the_table_is_sorted_and_cut() {
@@ -162,6 +164,39 @@ mod tests {
         assert!(text.contains("lock 11") && !text.contains("lock 1\n"), "{text}");
         assert!(text.contains("... and 1 more locks with 1.00 ms of waiting"), "{text}");
         assert_eq!(lock_table(&[], 10), "");
+    }
+
+    #[test]
+    fn fairness_is_the_share_that_went_to_those_who_waited() {
+        let fairness = |contended, overtakes| {
+            let figures = Figures { contended, overtakes, acquisitions: 100, ..Figures::default() };
+            lock_summaries(&Profile { locks: vec![figures], ..Profile::default() })[0].hand_off_fairness
+        };
+        assert_eq!((fairness(10, 30), fairness(10, 0), fairness(0, 0)), (0.25, 1.0, 1.0));
+    }
+
+    #[test]
+    fn a_thread_waits_for_a_share_of_its_own_life() {
+        let mut profile = Profile { duration_ns: 1000, ..Profile::default() };
+        profile.threads = vec![Thread { serial: 0, tid: 10, ..Thread::default() }];
+        profile.lives = vec![ThreadLife { tid: 10, start_ns: 100, end_ns: 500, ..ThreadLife::default() }];
+        let wait = |kind, thread, total_ns| Wait {
+            lock: 0,
+            kind,
+            thread,
+            stack: StackId(0),
+            count: 1,
+            total_ns,
+            max_ns: total_ns,
+        };
+        // What tasks wait is nobody's time.
+        profile.waits = vec![
+            wait(WaitKind::Lock, 0, 100),
+            wait(WaitKind::Receive, 0, 40),
+            wait(WaitKind::Semaphore, NO_THREAD, 900),
+        ];
+        let lives = thread_lives(&profile);
+        assert_eq!((lives.len(), lives[0].waiting_share, lives[0].idle_ns), (1, 0.25, 40));
     }
 
     #[test]

@@ -194,3 +194,40 @@ fn empty(title: &str, text: &str) -> String {
         escape(text)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The colour of the rectangle of a frame.
+    fn colour<'s>(svg: &'s str, frame: &str) -> &'s str {
+        let at = svg.find(&format!("<title>{frame} ")).expect("the frame");
+        let fill = &svg[at..][svg[at..].find("fill=\"").expect("a colour") + 6..];
+        &fill[..fill.find('"').expect("its end")]
+    }
+
+    #[test]
+    fn time_spent_on_locks_has_a_colour_of_its_own() {
+        let folded =
+            Folded::from_text("main;app::work 9000\nmain;std::sys::sync::mutex::futex::Mutex::lock_contended 5000\n");
+        let svg = svg(Picture::Cpu, &folded, &Profile::default()).expect("a picture");
+        let svg = String::from_utf8(svg).expect("UTF-8");
+        let lock = format!("rgb({},{},{})", LOCK_WORK.r, LOCK_WORK.g, LOCK_WORK.b);
+        assert_eq!(colour(&svg, "std::sys::sync::mutex::futex::Mutex::lock_contended"), lock);
+        assert_ne!(colour(&svg, "app::work"), lock);
+    }
+
+    #[test]
+    fn pictures_of_runs_with_race_checks_say_so() {
+        let folded = Folded::from_text("lock;app::work 9000\n");
+        for picture in Picture::ALL {
+            let text = |distorted| {
+                let profile = Profile { distorted, ..Profile::default() };
+                String::from_utf8(svg(picture, &folded, &profile).expect("a picture")).expect("UTF-8")
+            };
+            assert!(
+                text(true).contains("run with --checks contention") && !text(false).contains("--checks contention")
+            );
+        }
+    }
+}

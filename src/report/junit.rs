@@ -40,7 +40,7 @@ fn cases(report: &Report) -> Vec<Case<'_>> {
     for kind in &KINDS {
         let outside = |finding: &&Finding| tests.is_empty() || finding.tests.is_empty();
         let findings: Vec<&Finding> = open().filter(|finding| finding.kind == kind.kind).filter(outside).collect();
-        // Nothing looks for hot locks yet: the lock table shows them. A case that passes would say otherwise.
+        // Hot locks are looked for only where they are asked for or races are not checked: a case that passes would say otherwise.
         if findings.is_empty() && (!tests.is_empty() || kind.kind == Kind::HotLock) {
             continue;
         }

@@ -21,6 +21,11 @@ fn wait_name(class: Class, event: &WaitEvent, lock: &str) -> String {
     }
 }
 
+/// The same for the row of a thread that a task's wait ended on.
+fn wait_name_of_task(profile: &Profile, event: &WaitEvent, name: String) -> String {
+    event.task.map_or(name.clone(), |task| format!("{} {name}", profile.task_name(task)))
+}
+
 fn shown(profile: &Profile, stack: StackId) -> Vec<String> {
     profile.stacks.frames(stack).iter().take(FRAMES_SHOWN).map(frame_name).collect()
 }
@@ -77,6 +82,8 @@ struct Wait<'a> {
     stack: &'a [String],
     #[serde(rename = "held by", skip_serializing_if = "Option::is_none")]
     holder: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
 }
 
 /// The events written so far, as the inside of a JSON array.
@@ -124,7 +131,8 @@ pub fn chrome(profile: &Profile, pid: u32) -> serde_json::Result<Vec<u8>> {
     for event in &profile.events {
         stacks.entry(event.stack).or_insert_with(|| shown(profile, event.stack));
         locks.entry((event.lock, event.kind)).or_insert_with(|| profile.wait_label(event.lock, event.kind));
-        for serial in [Some(event.thread), event.holder, event.waker].into_iter().flatten() {
+        let others = if event.task.is_some() { [None; 2] } else { [event.holder, event.waker] };
+        for serial in [Some(event.thread)].into_iter().chain(others).flatten() {
             threads.entry(serial).or_insert_with(|| (tid(profile, serial), profile.thread_name(serial)));
         }
     }
@@ -134,12 +142,25 @@ pub fn chrome(profile: &Profile, pid: u32) -> serde_json::Result<Vec<u8>> {
         let own = threads[&event.thread].0;
         let lock = &locks[&(event.lock, event.kind)];
         let name = wait_name(class, event, lock);
+        let holder = profile.holder_name(event);
         let args = Wait {
             kind: kind_name(event.kind),
             lock,
             stack: &stacks[&event.stack],
-            holder: event.holder.map(|holder| threads[&holder].1.as_str()),
+            holder: holder.as_deref(),
+            task: event.task.map(|task| profile.task_name(task)),
         };
+        if event.task.is_some() {
+            // Many tasks wait at once and none for a thread: tracks of their own, one for each lock.
+            let (ts, end) = (us(profile, event.start_ns), us(profile, event.end_ns));
+            events.push(&json!({
+                "ph": "b", "id": number, "name": name, "cat": cat, "pid": pid, "tid": own, "ts": ts, "args": args
+            }))?;
+            events.push(&json!({
+                "ph": "e", "id": number, "name": name, "cat": cat, "pid": pid, "tid": own, "ts": end
+            }))?;
+            continue;
+        }
         let (ts, dur) = (us(profile, event.start_ns), dur(event.start_ns, event.end_ns));
         events.push(&Span { ph: "X", name: &name, cat, pid, tid: own, ts, dur, args })?;
         // An arrow from the release to the end of the wait.
@@ -248,9 +269,10 @@ pub fn firefox(profile: &Profile, pid: u32, started: SystemTime) -> serde_json::
         let Some(&thread) = threads.get(&tid(profile, event.thread)) else { continue };
         let class = profile.class_of(event.kind, event.stack);
         let label = profile.wait_label(event.lock, event.kind);
-        let name = out.intern_string(&wait_name(class, event, &label));
+        let name = wait_name_of_task(profile, event, wait_name(class, event, &label));
+        let name = out.intern_string(&name);
         let lock = out.intern_string(&label);
-        let holder = out.intern_string(&event.holder.map_or("nobody known".to_owned(), |h| profile.thread_name(h)));
+        let holder = out.intern_string(&profile.holder_name(event).unwrap_or("nobody known".to_owned()));
         let category = match class {
             Class::Lock => lock_category,
             Class::Idle => idle_category,

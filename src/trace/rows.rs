@@ -101,6 +101,8 @@ fn task_wait(bytes: &[u8]) -> TaskWait {
         access: at!(bytes, offset_of!(TaskWait, access), u32),
         polls: at!(bytes, offset_of!(TaskWait, polls), u32),
         flags: at!(bytes, offset_of!(TaskWait, flags), u32),
+        holder: at!(bytes, offset_of!(TaskWait, holder), u32),
+        reserved: 0,
     }
 }
 
@@ -134,6 +136,7 @@ impl Row for TaskRow {
             hold_count: at!(bytes, offset_of!(TaskRow, hold_count), u32),
             is_thread: at!(bytes, offset_of!(TaskRow, is_thread), u32),
             holds: std::array::from_fn(|index| hold(tail(holds + index * size_of::<HoldRow>()))),
+            marks: TaskRow::NONE.marks,
             waits: std::array::from_fn(|index| task_wait(tail(waits + index * size_of::<TaskWait>()))),
         }
     }
@@ -232,12 +235,16 @@ impl Row for ModuleRow {
     }
 }
 
-row!(WaitTotalRow, WaitTotals, { lock: u32, kind: u32, thread: u32, access: u32, count: u64, total_ns: u64, max_ns: u64 });
+row!(WaitTotalRow, WaitTotals, {
+    lock: u32, kind: u32, thread: u32, access: u32, spawned: u32, reserved: u32, count: u64, total_ns: u64, max_ns: u64,
+});
 row!(BlameTotalRow, BlameTotals, {
-    lock: u32, thread: u32, acquired_access: u32, released_access: u32, count: u64, total_ns: u64, max_ns: u64,
+    lock: u32, thread: u32, acquired_access: u32, released_access: u32, spawned: u32, released_spawned: u32,
+    count: u64, total_ns: u64, max_ns: u64,
 });
 row!(WaitEventRow, WaitEvents, {
-    start_ns: u64, end_ns: u64, lock: u32, kind: u32, thread: u32, access: u32, holder: u32, waker: u32,
+    start_ns: u64, end_ns: u64, lock: u32, kind: u32, thread: u32, access: u32, holder: u32, waker: u32, task: u32,
+    spawned: u32,
 });
 
 fn histogram(bytes: &[u8], offset: usize) -> Histogram {

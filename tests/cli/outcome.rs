@@ -69,16 +69,26 @@ fn quiet_says_nothing_and_log_says_it_elsewhere() {
 }
 
 #[test]
-fn a_check_that_is_asked_for_and_impossible_is_incomplete() {
+fn hot_locks_are_looked_for_by_name_or_without_race_checks() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = rust("silent", "fn main() {}");
     let program = program.to_str().expect("UTF-8");
-    let output = finish(conprof(folder.path(), &["run", "--checks", "hot-lock", "--", program]));
-    assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
-    let words = text(&output.stderr);
-    assert!(words.starts_with("warning: hot-lock"), "{words}");
-    assert!(words.trim_end().lines().last().is_some_and(|line| line.starts_with("INCOMPLETE: ")), "{words}");
-    assert_eq!(report(&folder.path().join("conprof-out/latest"))["verdict"], "incomplete");
+    let looks = |options: &[&str]| {
+        let output = finish(conprof(folder.path(), &[&["run"], options, &["--", program]].concat()));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let record = std::fs::read_to_string(folder.path().join("conprof-out/latest/run.json")).expect("a record");
+        let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+        record["checks"].as_array().expect("a list").iter().any(|check| check == "hot-lock")
+    };
+    for (options, expected) in [
+        (&[][..], false),
+        (&["--checks", "all"], false),
+        (&["--checks", "contention"], true),
+        (&["--checks", "hot-lock"], true),
+        (&["--checks", "all,hot-lock"], true),
+    ] {
+        assert_eq!(looks(options), expected, "{options:?}");
+    }
 }
 
 #[test]

@@ -29,3 +29,19 @@ fn contention_svg_works_in_a_browser() {
         assert!(page.complaints.is_empty(), "{name}: {:?}", page.complaints);
     }
 }
+
+#[test]
+fn the_page_of_a_run_shows_its_waits_without_complaints() {
+    let Some(browser) = devtools::find_browser() else {
+        assert!(std::env::var_os("CONPROF_REQUIRE_BROWSER").is_none(), "no browser; install chromium");
+        eprintln!("SKIPPED: the page of a run is not tested, as there is no browser; install chromium");
+        return;
+    };
+    let run = Run::new(&["--checks", "contention"], &fixture("hog"));
+    let mut page = Page::open(&browser, &run.file("report.html"));
+    page.click("#tab-locks");
+    assert!(page.text("document.querySelector('#locks tbody tr').textContent").contains("std::sync::Mutex"));
+    page.click("#tab-threads");
+    assert!(page.eval("document.querySelectorAll('#timeline .wait').length").as_u64() > Some(10));
+    assert_eq!(page.complaints, Vec::<String>::new());
+}

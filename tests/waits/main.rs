@@ -6,4 +6,5 @@ mod perf;
 mod program;
 #[path = "../schema/mod.rs"]
 mod schema;
+mod tasks;
 mod truth;

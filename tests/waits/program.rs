@@ -13,22 +13,31 @@ const LIMIT_SECONDS: &str = "120";
 /// The release build of a program, with line tables.
 pub fn fixture(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("contention");
-        fs::create_dir_all(&target).expect("a folder");
-        // Test processes of one run build once; the others wait.
-        let lock = File::create(target.join("lock")).expect("a lock file");
-        lock.lock().expect("locked");
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/Cargo.toml");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--locked", "--release", "-p", "contention", "--manifest-path", manifest])
-            .env("CARGO_TARGET_DIR", &target)
-            .status()
-            .expect("cargo starts");
-        assert!(built.success(), "the programs can't be built");
-        target.join("release")
-    });
-    folder.join(name)
+    FOLDER.get_or_init(|| build("release")).join("release").join(name)
+}
+
+/// Its unoptimised build.
+pub fn dev_fixture(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| build("dev")).join("debug").join(name)
+}
+
+/// Builds the programs; gives the folder of all builds.
+fn build(profile: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("contention");
+    fs::create_dir_all(&target).expect("a folder");
+    // Test processes of one run build once; the others wait.
+    let lock = File::create(target.join("lock")).expect("a lock file");
+    lock.lock().expect("locked");
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/Cargo.toml");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "-p", "contention", "--profile", profile])
+        .args(["--manifest-path", manifest])
+        .env("CARGO_TARGET_DIR", &target)
+        .status()
+        .expect("cargo starts");
+    assert!(built.success(), "the programs can't be built");
+    target
 }
 
 /// A finished run.
@@ -90,9 +99,22 @@ impl Run {
 
     /// What the program measured itself, in nanoseconds.
     pub fn truth(&self) -> u64 {
+        self.truths().next().map(|(_, ns)| ns).unwrap_or_else(|| panic!("no truth: {:?}", self.output))
+    }
+
+    /// The same of one of its locks.
+    pub fn truth_of(&self, name: &str) -> u64 {
+        let of_name = self.truths().find(|(lock, _)| lock == name);
+        of_name.map(|(_, ns)| ns).unwrap_or_else(|| panic!("no truth of {name}: {:?}", self.output))
+    }
+
+    fn truths(&self) -> impl Iterator<Item = (String, u64)> {
         let stdout = String::from_utf8_lossy(&self.output.stdout).into_owned();
-        let line = stdout.lines().find_map(|line| line.strip_prefix("truth "));
-        line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_else(|| panic!("no truth in {stdout}"))
+        let truth = |line: &str| {
+            let (name, ns) = line.strip_prefix("truth ")?.split_once(' ')?;
+            Some((name.to_owned(), ns.parse().ok()?))
+        };
+        stdout.lines().filter_map(truth).collect::<Vec<_>>().into_iter()
     }
 }
 

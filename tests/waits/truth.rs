@@ -6,7 +6,7 @@ use crate::program::{Run, fixture, time_in};
 const TOLERANCE: f64 = 0.1;
 
 #[track_caller]
-fn agrees(conprof: u64, truth: u64, what: &str) {
+pub fn agrees(conprof: u64, truth: u64, what: &str) {
     let error = (conprof as f64 / truth as f64 - 1.0).abs();
     println!("{what}: conprof {conprof} ns, the program {truth} ns, {:.2} % off", 100.0 * error);
     assert!(error <= TOLERANCE, "{what}: conprof {conprof} ns, the program {truth} ns");
@@ -33,6 +33,15 @@ fn the_wait_is_the_light_threads_and_the_blame_the_hogs() {
     assert!(report.thread_times.iter().any(|t| t.waiting_share > 0.1), "{:?}", report.thread_times);
     let stderr = run.stderr();
     assert!(stderr.contains("locks by waiting time") && stderr.contains("--checks contention"), "{stderr}");
+    assert!(report.times_distorted);
+}
+
+#[test]
+fn without_race_checks_nothing_is_distorted() {
+    let run = Run::new(&["--checks", "contention"], &fixture("hog"));
+    agrees(run.folded("contention").total(), run.truth(), "hog");
+    assert!(!run.report().times_distorted && !run.stderr().contains("distorted"), "{}", run.stderr());
+    assert!(run.text("report.html").contains("hot-lock"), "what the lock costs is a finding then");
 }
 
 #[test]

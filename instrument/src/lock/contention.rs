@@ -17,7 +17,7 @@
 //! where two threads share a lock at the same moment; never time. Blame for a much contended lock is an estimate.
 
 use super::slots::Slots;
-use super::{Call, incident, table};
+use super::{Call, incident, permit_waits, table};
 use crate::check;
 use crate::record::{self, table as rows};
 use crate::rt::{arena, syscall};
@@ -25,7 +25,8 @@ use crate::thread::ThreadState;
 use conprof_wire::locks::{LockRow, Operation, sample_hash, type_of};
 use conprof_wire::recording::{CONFIG_CONTENTION, Table};
 use conprof_wire::waits::{
-    BlameTotalRow, HISTOGRAM_BUCKETS, LockFiguresRow, NO_LOCK, WaitEventRow, WaitKind, WaitTotalRow, histogram_bucket,
+    BlameTotalRow, HISTOGRAM_BUCKETS, LockFiguresRow, NO_LOCK, NO_THREAD, WaitEventRow, WaitKind, WaitTotalRow,
+    histogram_bucket,
 };
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -84,7 +85,9 @@ pub(super) fn init() {
     }
     let locks = rows::capacity(Table::Locks) as usize;
     if WAIT_SLOTS.init(Table::WaitTotals) && BLAME_SLOTS.init(Table::BlameTotals) && incident::init() {
-        if let Some(memory) = arena::pages(locks * size_of::<Meter>()) {
+        if let Some(memory) = arena::pages(locks * size_of::<Meter>())
+            && permit_waits::init(locks)
+        {
             METERS.store(memory as *mut Meter, Ordering::Relaxed);
         }
     }
@@ -199,41 +202,46 @@ impl Meter {
 
     /// The lock's figures; made when they are first asked for. `None` where there is no room (counted).
     fn figures(&self, lock: u32) -> Option<(u32, *mut LockFiguresRow)> {
-        let mut number = self.figures.load(Ordering::Relaxed);
-        if number == 0 {
-            let lock_index = lock;
-            let lock = rows::row::<LockRow>(Table::Locks, lock)?;
-            // SAFETY: the row is in the mapping; its identity does not change while the lock is in use.
-            let lock = unsafe { lock.read_volatile() };
-            let new = LockFiguresRow {
-                address: lock.address,
-                lock_type: lock.lock_type & 0xffff,
-                first_access: lock.first_access,
-                acquisitions: 0,
-                shared_acquisitions: 0,
-                contended: 0,
-                wait_ns: 0,
-                wait_max_ns: 0,
-                hold_ns: 0,
-                hold_max_ns: 0,
-                hold_samples: 0,
-                overtakes: 0,
-                waiters_peak: 0,
-                readers_peak: 0,
-                wait_histogram: [0; HISTOGRAM_BUCKETS],
-                hold_histogram: [0; HISTOGRAM_BUCKETS],
-            };
-            let row = rows::append(Table::LockFigures, &new)?;
-            if let Some(below) = table::sample_below(lock_index) {
-                below.store(CONTENDED_SAMPLE, Ordering::Relaxed);
-            }
-            number = match self.figures.compare_exchange(0, row + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => row + 1,
-                Err(other) => other,
-            };
-        }
-        Some((number - 1, rows::row(Table::LockFigures, number - 1)?))
+        figures(&self.figures, lock)
     }
+}
+
+/// The figures of a lock, whose row plus 1 is in `number`; made when they are first asked for. `None` where there is no room (counted).
+pub(super) fn figures(number: &AtomicU32, lock: u32) -> Option<(u32, *mut LockFiguresRow)> {
+    let mut known = number.load(Ordering::Relaxed);
+    if known == 0 {
+        let index = lock;
+        let lock = rows::row::<LockRow>(Table::Locks, lock)?;
+        // SAFETY: the row is in the mapping; its identity does not change while the lock is in use.
+        let lock = unsafe { lock.read_volatile() };
+        let new = LockFiguresRow {
+            address: lock.address,
+            lock_type: lock.lock_type & 0xffff,
+            first_access: lock.first_access,
+            acquisitions: 0,
+            shared_acquisitions: 0,
+            contended: 0,
+            wait_ns: 0,
+            wait_max_ns: 0,
+            hold_ns: 0,
+            hold_max_ns: 0,
+            hold_samples: 0,
+            overtakes: 0,
+            waiters_peak: 0,
+            readers_peak: 0,
+            wait_histogram: [0; HISTOGRAM_BUCKETS],
+            hold_histogram: [0; HISTOGRAM_BUCKETS],
+        };
+        let row = rows::append(Table::LockFigures, &new)?;
+        if let Some(below) = table::sample_below(index) {
+            below.store(CONTENDED_SAMPLE, Ordering::Relaxed);
+        }
+        known = match number.compare_exchange(0, row + 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => row + 1,
+            Err(other) => other,
+        };
+    }
+    Some((known - 1, rows::row(Table::LockFigures, known - 1)?))
 }
 
 fn count_bucket(histogram: *mut u32, duration: u64) {
@@ -295,6 +303,54 @@ pub(super) fn end(state: &mut ThreadState, lock: u32, call: &Call, site: u32, to
     access
 }
 
+/// A wait in a lock's figures.
+pub(super) fn add_wait_figures(row: *mut LockFiguresRow, duration: u64) {
+    counter!(row, wait_ns).fetch_add(duration, Ordering::Relaxed);
+    counter!(row, wait_max_ns).fetch_max(duration, Ordering::Relaxed);
+    // SAFETY: the row is in the mapping.
+    count_bucket(unsafe { &raw mut (*row).wait_histogram } as *mut u32, duration);
+}
+
+/// A measured hold in a lock's figures.
+pub(super) fn add_hold_figures(row: *mut LockFiguresRow, duration: u64) {
+    counter!(row, hold_ns).fetch_add(duration, Ordering::Relaxed);
+    counter!(row, hold_max_ns).fetch_max(duration, Ordering::Relaxed);
+    counter!(row, hold_samples).fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the row is in the mapping.
+    count_bucket(unsafe { &raw mut (*row).hold_histogram } as *mut u32, duration);
+}
+
+/// Who waits or holds, as totals are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Who {
+    /// Serial of the thread; [`NO_THREAD`] for tasks.
+    thread: u32,
+    /// Access row of the call that spawned the task.
+    spawned: u32,
+    /// Where a hold ends, the same of the task that ended it.
+    released_spawned: u32,
+}
+
+impl Who {
+    pub(super) fn thread(serial: u32) -> Who {
+        Who { thread: serial, spawned: 0, released_spawned: 0 }
+    }
+
+    /// The tasks that one call has spawned.
+    pub(super) fn tasks(spawned: u32) -> Who {
+        Who { thread: NO_THREAD, spawned, released_spawned: 0 }
+    }
+
+    /// The same, of a hold that tasks of another call ended.
+    pub(super) fn released_by(self, spawned: u32) -> Who {
+        Who { released_spawned: spawned, ..self }
+    }
+
+    fn hash(self) -> u32 {
+        self.thread ^ self.spawned << 12 ^ self.released_spawned << 20
+    }
+}
+
 fn lock_waited(
     state: &ThreadState,
     meter: &Meter,
@@ -305,11 +361,8 @@ fn lock_waited(
 ) {
     let Some((number, row)) = meter.figures(lock) else { return };
     let duration = now.saturating_sub(since);
-    counter!(row, wait_ns).fetch_add(duration, Ordering::Relaxed);
-    counter!(row, wait_max_ns).fetch_max(duration, Ordering::Relaxed);
-    // SAFETY: the row is in the mapping.
-    count_bucket(unsafe { &raw mut (*row).wait_histogram } as *mut u32, duration);
-    add_wait(state.serial, number, kind, access, duration);
+    add_wait_figures(row, duration);
+    add_wait(Who::thread(state.serial), number, kind, access, duration);
     let known = |serial_plus_one: u32| serial_plus_one.wrapping_sub(1);
     add_event(&WaitEventRow {
         start_ns: since,
@@ -320,6 +373,8 @@ fn lock_waited(
         access,
         holder: known(holder),
         waker: known(meter.waker.load(Ordering::Relaxed)),
+        task: 0,
+        spawned: 0,
     });
 }
 
@@ -419,7 +474,7 @@ pub(super) fn acquired(state: &mut ThreadState, lock: u32, access: u32, shares: 
     if caused != 0 && waker != 0 {
         // Since the release, the lock was free or on its way to this thread, and others still waited.
         if let Some((number, _)) = meter.figures(lock) {
-            add_blame(waker - 1, number, (blamed, 0), caused, meter.weight());
+            add_blame(Who::thread(waker - 1), number, (blamed, 0), caused, meter.weight());
         }
     }
     if measured && contended && waited_at == 0 {
@@ -467,18 +522,13 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u3
     if caused != 0 {
         if let Some((number, _)) = meter.figures(lock) {
             let released_access = check::place(state, site);
-            add_blame(serial, number, (access, released_access), caused, meter.weight());
+            add_blame(Who::thread(serial), number, (access, released_access), caused, meter.weight());
         }
     }
     // A hold that is measured although nobody waits waits for the figures that only waiting makes.
     let Some((_, row)) = meter.known_figures() else { return };
     if hold_since != 0 {
-        let duration = now.saturating_sub(hold_since);
-        counter!(row, hold_ns).fetch_add(duration, Ordering::Relaxed);
-        counter!(row, hold_max_ns).fetch_max(duration, Ordering::Relaxed);
-        counter!(row, hold_samples).fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the row is in the mapping.
-        count_bucket(unsafe { &raw mut (*row).hold_histogram } as *mut u32, duration);
+        add_hold_figures(row, now.saturating_sub(hold_since));
     }
     let is_hot = counter!(row, hold_samples).load(Ordering::Relaxed) >= EXACT_HOLDS
         && counter!(row, shared_acquisitions).load(Ordering::Relaxed) == 0
@@ -493,6 +543,7 @@ pub(super) fn released(state: &mut ThreadState, lock: u32, site: u32, access: u3
 
 /// The lock is gone: the next one at its row starts afresh.
 pub(super) fn gone(lock: u32) {
+    permit_waits::gone(lock);
     let Some(meter) = meter(lock) else { return };
     meter.fold(acquisitions(lock));
     for word in [&meter.waiters, &meter.access, &meter.figures, &meter.waker] {
@@ -508,6 +559,7 @@ pub(super) fn gone(lock: u32) {
 
 /// The process is about to end: locks that nobody waited for get their figures as well, as far as there is room.
 pub(super) fn exiting() {
+    permit_waits::exiting();
     for lock in 1..rows::count(Table::Locks) {
         let Some(meter) = meter(lock) else { return };
         let number = acquisitions(lock);
@@ -574,7 +626,7 @@ pub(super) fn waited(state: &mut ThreadState) {
         return;
     }
     incident::blocked(state, kind, access, since, now);
-    add_wait(state.serial, NO_LOCK, kind, access, now.saturating_sub(since));
+    add_wait(Who::thread(state.serial), NO_LOCK, kind, access, now.saturating_sub(since));
     add_event(&WaitEventRow {
         start_ns: since,
         end_ns: now,
@@ -584,10 +636,12 @@ pub(super) fn waited(state: &mut ThreadState) {
         access,
         holder: u32::MAX,
         waker: u32::MAX,
+        task: 0,
+        spawned: 0,
     });
 }
 
-fn add_event(event: &WaitEventRow) {
+pub(super) fn add_event(event: &WaitEventRow) {
     rows::append(Table::WaitEvents, event);
 }
 
@@ -598,11 +652,13 @@ pub(super) fn mix(a: u32, b: u32, c: u32, d: u32) -> u64 {
     mixed ^ mixed << 17
 }
 
-fn add_wait(thread: u32, lock: u32, kind: WaitKind, access: u32, duration: u64) {
-    let kind = kind as u32;
-    let new = WaitTotalRow { lock, kind, thread, access, count: 0, total_ns: 0, max_ns: 0 };
-    let is = |row: &WaitTotalRow| row.lock == lock && row.kind == kind && row.thread == thread && row.access == access;
-    let row = WAIT_SLOTS.find_or_add(Table::WaitTotals, mix(lock, kind, thread, access), is, &new);
+pub(super) fn add_wait(who: Who, lock: u32, kind: WaitKind, access: u32, duration: u64) {
+    let (kind, Who { thread, spawned, .. }) = (kind as u32, who);
+    let new = WaitTotalRow { lock, kind, thread, access, spawned, reserved: 0, count: 0, total_ns: 0, max_ns: 0 };
+    let is = |row: &WaitTotalRow| {
+        row.lock == lock && row.kind == kind && row.access == access && (row.thread, row.spawned) == (thread, spawned)
+    };
+    let row = WAIT_SLOTS.find_or_add(Table::WaitTotals, mix(lock, kind, who.hash(), access), is, &new);
     if let Some(row) = row {
         counter!(row, count).fetch_add(1, Ordering::Relaxed);
         counter!(row, total_ns).fetch_add(duration, Ordering::Relaxed);
@@ -610,15 +666,26 @@ fn add_wait(thread: u32, lock: u32, kind: WaitKind, access: u32, duration: u64) 
     }
 }
 
-fn add_blame(thread: u32, lock: u32, (acquired_access, released_access): (u32, u32), caused: u64, weight: u64) {
-    let new = BlameTotalRow { lock, thread, acquired_access, released_access, count: 0, total_ns: 0, max_ns: 0 };
+pub(super) fn add_blame(who: Who, lock: u32, (acquired_access, released_access): (u32, u32), caused: u64, weight: u64) {
+    let Who { thread, spawned, released_spawned } = who;
+    let new = BlameTotalRow {
+        lock,
+        thread,
+        acquired_access,
+        released_access,
+        spawned,
+        released_spawned,
+        count: 0,
+        total_ns: 0,
+        max_ns: 0,
+    };
     let is = |row: &BlameTotalRow| {
         row.lock == lock
-            && row.thread == thread
+            && (row.thread, row.spawned, row.released_spawned) == (thread, spawned, released_spawned)
             && row.acquired_access == acquired_access
             && row.released_access == released_access
     };
-    let hash = mix(lock, thread, acquired_access, released_access);
+    let hash = mix(lock, who.hash(), acquired_access, released_access);
     let row = BLAME_SLOTS.find_or_add(Table::BlameTotals, hash, is, &new);
     if let Some(row) = row {
         counter!(row, count).fetch_add(weight, Ordering::Relaxed);

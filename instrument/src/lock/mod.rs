@@ -18,6 +18,7 @@ mod contention;
 mod convert;
 mod incident;
 mod order;
+mod permit_waits;
 mod permits;
 mod slots;
 mod stack_cache;

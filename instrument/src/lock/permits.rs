@@ -3,6 +3,7 @@
 //! ```text
 //! acquires .. counts .. acquired, tried --> holds and waits of the task, by the word that counts a semaphore's permits
 //! assigns, forgets, cancelled ------------> the same
+//! each of these ---permit_waits-----------> how long it took, and who is to blame
 //! ```
 //!
 //! All of tokio's locks, and its bounded channels, count permits of one kind of semaphore.
@@ -12,12 +13,14 @@
 //! Direction of error: a hold whose holder is not known for sure makes its lock unsure; permits that were given back by another
 //! task than their holder count as given back.
 
+use super::permit_waits::{Ended, Unit, Waited};
 use super::task::{present, references, row, with};
-use super::{CALLS, Call, ThreadState, table, task_order};
+use super::{CALLS, Call, ThreadState, contention, permit_waits, table, task_order};
 use crate::check;
 use crate::record;
 use conprof_wire::locks::*;
 use conprof_wire::recording::Counter;
+use conprof_wire::waits::TASK_IS_THREAD;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Words of a semaphore, its count of permits among them: a lock, a list's two ends, a flag and the count.
@@ -96,24 +99,27 @@ pub(super) fn acquired(state: &mut ThreadState, call: &Call, site: u32, result: 
     let shares = !takes_all(future, most);
     let wanted = HoldRow { lock, shared: u32::from(shares), access, reserved: 0 };
     if outcome == 0 {
-        with(call.task, |row| forget(row, future));
+        let wait = with(call.task, |row| forget(row, future).map(|wait| (wait, unit(row)))).flatten();
+        if let Some((wait, unit)) = wait {
+            waits_no_more(&wait, unit, state.serial, true);
+        }
         task_order::taken(state, call.task, &wanted, most);
-        holds_now(call.task, lock, access, shares);
+        holds_now(call.task, lock, access, shares, wait.is_some());
         return;
     }
     let references_before = call.acquisitions;
     let now = record::time_ns();
-    with(call.task, |row| {
+    let is_new = with(call.task, |row| {
         let references = references(row);
         let polls = row.polls;
         let known = row.waits.iter().position(|wait| wait.future == future);
         let free = || row.waits.iter().position(|wait| wait.future == 0);
         let Some(wait) = known.or_else(free).and_then(|at| row.waits.get_mut(at)) else {
             row.state |= TASK_UNSURE;
-            return;
+            return false;
         };
         if known.is_none() {
-            *wait = TaskWait { future, since_ns: now, lock, access, polls, flags: 0 };
+            *wait = TaskWait { future, since_ns: now, lock, access, holder: u32::MAX, ..TaskWait::default() };
         }
         wait.polls = polls;
         // It was given this task's waker, or another in place of it.
@@ -123,7 +129,17 @@ pub(super) fn acquired(state: &mut ThreadState, call: &Call, site: u32, result: 
             wait.flags &= !WAIT_OWN_WAKER;
         }
         wait.flags &= !WAIT_ASSIGNED;
+        known.is_none()
     });
+    if is_new == Some(true) {
+        let (holder, for_signal) = permit_waits::waits(lock, now);
+        with(call.task, |row| {
+            if let Some(wait) = row.waits.iter_mut().find(|wait| wait.future == future) {
+                wait.holder = holder;
+                wait.flags |= if for_signal { WAIT_FOR_SIGNAL } else { 0 };
+            }
+        });
+    }
     task_order::taken(state, call.task, &wanted, most);
 }
 
@@ -135,6 +151,31 @@ fn takes_all(future: u64, most: u32) -> bool {
     most <= 1 || words.any(|word| word == u64::from(most))
 }
 
+/// A row's task, as what waits or holds.
+fn unit(row: &TaskRow) -> Unit {
+    let number = match row.is_thread {
+        0 => row.number as u32 & !TASK_IS_THREAD,
+        _ => row.thread.wrapping_sub(1) | TASK_IS_THREAD,
+    };
+    Unit { number, spawned: row.spawned }
+}
+
+/// A wait that was recorded is over. `thread` is the serial of the thread that ends it.
+pub(super) fn waits_no_more(wait: &TaskWait, unit: Unit, thread: u32, took: bool) {
+    if contention::is_on() {
+        let for_signal = wait.flags & WAIT_FOR_SIGNAL != 0;
+        let waited = Waited { unit, access: wait.access, since_ns: wait.since_ns, holder: wait.holder, for_signal };
+        permit_waits::waited(wait.lock, &waited, thread, record::time_ns(), took);
+    }
+}
+
+/// The waits of a task that is gone.
+pub(super) fn gone(row: &TaskRow) {
+    for wait in row.waits.iter().filter(|wait| wait.future != 0) {
+        waits_no_more(wait, unit(row), 0, false);
+    }
+}
+
 /// Takes an element out, so that those after it move up.
 fn take_out<T: Copy + Default>(all: &mut [T], at: usize) {
     let mut next = T::default();
@@ -143,14 +184,19 @@ fn take_out<T: Copy + Default>(all: &mut [T], at: usize) {
     }
 }
 
-/// Takes a wait out of a row; whether it was there.
-fn forget(row: &mut TaskRow, future: u64) -> bool {
-    let Some(at) = row.waits.iter().position(|wait| wait.future == future) else { return false };
+/// Takes a wait out of a row, if it is there.
+fn forget(row: &mut TaskRow, future: u64) -> Option<TaskWait> {
+    let at = row.waits.iter().position(|wait| wait.future == future)?;
+    let wait = row.waits.get(at).copied();
     take_out(&mut row.waits, at);
-    true
+    wait
 }
 
-fn holds_now(task: u32, lock: u32, access: u32, shares: bool) {
+fn holds_now(task: u32, lock: u32, access: u32, shares: bool, waited: bool) {
+    let mark = match with(task, |row| unit(row)) {
+        Some(unit) if contention::is_on() => permit_waits::taken(lock, unit, access, waited),
+        _ => HoldMark::default(),
+    };
     if table::receiver(lock) != 0 {
         // Whoever takes these permits does not keep them.
         return;
@@ -166,6 +212,11 @@ fn holds_now(task: u32, lock: u32, access: u32, shares: bool) {
         let before = if same.is_some() { place.shared & !TASK_HOLD_SHARED } else { 0 };
         let mode = if shares { TASK_HOLD_SHARED } else { 0 };
         *place = HoldRow { shared: before.saturating_add(1) | mode, ..hold };
+        if let Some(place) = at.and_then(|at| row.marks.get_mut(at)) {
+            // Of several holds the latest is measured, and only if it is the last one left.
+            let share_ns = if before == 0 { 0 } else { place.share_ns };
+            *place = HoldMark { since_ns: mark.since_ns, share_ns: share_ns.wrapping_add(mark.share_ns) };
+        }
         if at == Some(count) {
             row.hold_count += 1;
         }
@@ -184,7 +235,7 @@ pub(super) fn tried(state: &mut ThreadState, address: usize, site: u32) {
     if let Some(lock) = table::find_or_add(address, Type::TokioPermits, access) {
         // SAFETY: the target has just changed the word.
         let left = unsafe { (address as *const u64).read_volatile() } >> COUNT_SHIFT;
-        holds_now(task, lock, access, left != 0);
+        holds_now(task, lock, access, left != 0, false);
     }
 }
 
@@ -216,7 +267,13 @@ pub(super) fn assigns(state: &mut ThreadState, call: &mut Call) {
     }
     let task = present(state);
     call.task = task;
-    if with(task, |row| give_back(row, lock, permits)) != Some(true) {
+    let given = with(task, |row| (give_back(row, lock, permits), unit(row)));
+    let (ended, unit) = given.map_or((None, None), |(ended, unit)| (ended, Some(unit)));
+    if let Some(unit) = unit.filter(|_| contention::is_on()) {
+        let site = call.site;
+        permit_waits::given_back(lock, unit, ended.as_ref(), permits, || check::place(state, site));
+    }
+    if ended.is_none() {
         // What another task took: a message was received, or a guard was handed over.
         let receiver = with(task, |row| receiver_of(task, row.number, row.spawns));
         table::note_receiver(lock, receiver.unwrap_or(SEVERAL_RECEIVERS));
@@ -229,21 +286,30 @@ pub(super) fn forgets(semaphore: usize) {
         let lock = lock_of(semaphore.wrapping_add(offset));
         if lock != 0 {
             table::mark_unsure(lock);
+            permit_waits::forgotten(lock);
         }
     }
 }
 
 /// Takes a hold of a lock out of a row, or all where several permits were given back in one.
-fn give_back(row: &mut TaskRow, lock: u32, permits: u64) -> bool {
+fn give_back(row: &mut TaskRow, lock: u32, permits: u64) -> Option<Ended> {
     let count = (row.hold_count as usize).min(TASK_HOLDS);
-    let Some(at) = row.holds.iter().take(count).position(|hold| hold.lock == lock) else { return false };
-    if let Some(hold) = row.holds.get_mut(at).filter(|hold| permits == 1 && hold.shared & !TASK_HOLD_SHARED > 1) {
+    let at = row.holds.iter().take(count).position(|hold| hold.lock == lock)?;
+    let (hold, mark) = (row.holds.get_mut(at)?, row.marks.get_mut(at)?);
+    let mut ended = Ended { access: hold.access, mark: *mark, holds: hold.shared & !TASK_HOLD_SHARED };
+    if permits == 1 && ended.holds > 1 {
+        // Which of them ends is not known: one of the average.
+        let share_ns = mark.share_ns / u64::from(ended.holds);
+        ended.mark = HoldMark { since_ns: 0, share_ns };
+        ended.holds = 1;
+        mark.share_ns -= share_ns;
         hold.shared -= 1;
-        return true;
+        return Some(ended);
     }
     take_out(&mut row.holds, at);
+    take_out(&mut row.marks, at);
     row.hold_count -= 1;
-    true
+    Some(ended)
 }
 
 /// A future that takes permits is dropped, or ends without them.
@@ -254,13 +320,11 @@ pub(super) fn cancelled(state: &mut ThreadState, future: usize) {
         unsafe { (*(&raw const (*row).waits)).iter().find(|wait| wait.future == future as u64).copied() }
     });
     let Some(known) = known else { return };
-    let was_assigned = with(task, |row| {
-        let was_assigned = row.waits.iter().any(|wait| wait.future == known.future && wait.flags & WAIT_ASSIGNED != 0);
-        forget(row, known.future);
-        was_assigned
-    });
-    if was_assigned == Some(true) {
+    let forgotten = with(task, |row| forget(row, known.future).map(|wait| (wait, unit(row)))).flatten();
+    let Some((wait, unit)) = forgotten else { return };
+    waits_no_more(&wait, unit, state.serial, false);
+    if wait.flags & WAIT_ASSIGNED != 0 {
         // It hands on what it was given, which nobody has held.
-        state.lock.cancelled = known.lock;
+        state.lock.cancelled = wait.lock;
     }
 }

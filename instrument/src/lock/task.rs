@@ -124,16 +124,16 @@ pub(super) fn thread_ends(state: &mut ThreadState) {
 /// The memory of a task is about to be freed.
 pub(super) fn gone(index: u32) {
     let kept = with(index, |row| {
-        let kept = (row.holds, row.hold_count, row.state);
-        *row = TaskRow { sequence: row.sequence, word: row.word, ..TaskRow::NONE };
-        kept
+        let next = TaskRow { sequence: row.sequence, word: row.word, ..TaskRow::NONE };
+        core::mem::replace(row, next)
     });
-    let Some((holds, count, state)) = kept else { return };
+    let Some(kept) = kept else { return };
+    permits::gone(&kept);
     // What it took and did not give back, somebody else may have by now.
-    for hold in holds.iter().take(count as usize) {
+    for hold in kept.holds.iter().take(kept.hold_count as usize) {
         table::mark_unsure(hold.lock);
     }
-    if state & TASK_WOKEN != 0 {
+    if kept.state & TASK_WOKEN != 0 {
         LOST_RUNNABLE.fetch_add(1, Ordering::Relaxed);
     }
 }

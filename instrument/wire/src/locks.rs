@@ -587,6 +587,8 @@ pub const WAKERS_UNKNOWN: u32 = u32::MAX;
 pub const WAIT_OWN_WAKER: u32 = 1;
 /// It was given what it waits for, and not polled since.
 pub const WAIT_ASSIGNED: u32 = 2;
+/// Nobody held what it waits for when the wait began.
+pub const WAIT_FOR_SIGNAL: u32 = 4;
 
 /// A future of a task that waits for permits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -604,6 +606,21 @@ pub struct TaskWait {
     pub polls: u32,
     /// Bits of `WAIT_*`.
     pub flags: u32,
+    /// The task that took permits last when the wait began, as [`WaitEventRow::task`](super::waits::WaitEventRow::task); `u32::MAX`
+    /// where unknown.
+    pub holder: u32,
+    /// Unused.
+    pub reserved: u32,
+}
+
+/// What the shim keeps of a task's hold to blame it for waits. The host does not read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct HoldMark {
+    /// When it began, in nanoseconds since the shim started; 0 where it is not measured.
+    pub since_ns: u64,
+    /// The waiting that a hold of the lock would have been blamed for until then; summed over holds of one lock.
+    pub share_ns: u64,
 }
 
 /// A task of an async runtime: what it holds and waits for now. It stands where the task's [`LockRow`] does in its own table.
@@ -659,11 +676,13 @@ pub struct TaskRow {
     pub is_thread: u32,
     /// The holds, one of a lock: `shared` says how many times, `reserved` is [`TaskRow::spawns`] when it was taken last.
     pub holds: [HoldRow; TASK_HOLDS],
+    /// Of each hold, what it is blamed by.
+    pub marks: [HoldMark; TASK_HOLDS],
     /// The waits, oldest first, without gaps.
     pub waits: [TaskWait; TASK_WAITS],
 }
 
-const _: () = assert!(size_of::<TaskRow>() == 104 + 16 * TASK_HOLDS + 32 * TASK_WAITS);
+const _: () = assert!(size_of::<TaskRow>() == 104 + 32 * TASK_HOLDS + 40 * TASK_WAITS);
 
 impl TaskRow {
     /// A row that is not in use.
@@ -691,6 +710,8 @@ impl TaskRow {
         hold_count: 0,
         is_thread: 0,
         holds: [HoldRow { lock: 0, shared: 0, access: 0, reserved: 0 }; TASK_HOLDS],
-        waits: [TaskWait { future: 0, since_ns: 0, lock: 0, access: 0, polls: 0, flags: 0 }; TASK_WAITS],
+        marks: [HoldMark { since_ns: 0, share_ns: 0 }; TASK_HOLDS],
+        waits: [TaskWait { future: 0, since_ns: 0, lock: 0, access: 0, polls: 0, flags: 0, holder: 0, reserved: 0 };
+            TASK_WAITS],
     };
 }

@@ -18,7 +18,7 @@ pub mod state;
 pub mod waits;
 
 /// Version of every format in this crate; the shim refuses a plan or a recording of another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the environment variable that hands the shim its descriptors:
 /// `<plan fd>,<recording fd>,<length of conprof's own prefix in LD_PRELOAD>`, in decimal. The plan

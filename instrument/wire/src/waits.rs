@@ -21,6 +21,11 @@
 //! So an uncontended acquisition or release reads no clock, each waiter counts for as long as it waited, and
 //! the blames of a lock add up to its waits. The time between a release and the next acquisition (a waiter is being
 //! woken) goes to the hold before it, in a row of its own.
+//!
+//! # Tasks
+//!
+//! Waits and holds of async tasks have [`NO_THREAD`] in place of a thread, and the place that spawned the task. Of permits that
+//! several hold at once, each hold is blamed for an equal share of the waiting while it lasted.
 
 /// Buckets of a [`Histogram`].
 pub const HISTOGRAM_BUCKETS: usize = 128;
@@ -82,11 +87,13 @@ pub enum WaitKind {
     Futex = 12,
     /// A lock, to share it with the right to become exclusive.
     Upgradable = 13,
+    /// A permit that nobody holds: somebody is to add one, as a signal.
+    Signal = 14,
 }
 
 impl WaitKind {
     /// Every kind, by number.
-    pub const ALL: [WaitKind; 14] = [
+    pub const ALL: [WaitKind; 15] = [
         WaitKind::Lock,
         WaitKind::Shared,
         WaitKind::Condvar,
@@ -101,6 +108,7 @@ impl WaitKind {
         WaitKind::Outside,
         WaitKind::Futex,
         WaitKind::Upgradable,
+        WaitKind::Signal,
     ];
 
     /// The kind with the given number; [`WaitKind::Futex`] for a number that no shim writes.
@@ -152,6 +160,12 @@ const _: () = assert!(size_of::<LockFiguresRow>() == 96 + 2 * 4 * HISTOGRAM_BUCK
 /// In place of a row of [`LockFiguresRow`]: no lock.
 pub const NO_LOCK: u32 = u32::MAX;
 
+/// In place of a thread's serial: a task waits or holds.
+pub const NO_THREAD: u32 = u32::MAX;
+
+/// Bit of [`WaitEventRow::task`]: what a thread does outside tasks, by its serial, and no task by its number.
+pub const TASK_IS_THREAD: u32 = 1 << 31;
+
 /// Time that one thread waited for one lock with one stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -160,10 +174,14 @@ pub struct WaitTotalRow {
     pub lock: u32,
     /// [`WaitKind`], as number.
     pub kind: u32,
-    /// Serial of the waiting thread.
+    /// Serial of the waiting thread; [`NO_THREAD`] for a task.
     pub thread: u32,
     /// Access row of the waiting stack.
     pub access: u32,
+    /// Of a task, access row of the call that spawned it; 0 where unseen.
+    pub spawned: u32,
+    /// Unused.
+    pub reserved: u32,
     /// Waits. Atomic.
     pub count: u64,
     /// Their total. Atomic.
@@ -172,7 +190,7 @@ pub struct WaitTotalRow {
     pub max_ns: u64,
 }
 
-const _: () = assert!(size_of::<WaitTotalRow>() == 40);
+const _: () = assert!(size_of::<WaitTotalRow>() == 48);
 
 /// Time that others waited while one thread held one lock, by where it was acquired and released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,12 +198,16 @@ const _: () = assert!(size_of::<WaitTotalRow>() == 40);
 pub struct BlameTotalRow {
     /// Row of [`LockFiguresRow`].
     pub lock: u32,
-    /// Serial of the holding thread.
+    /// Serial of the holding thread; [`NO_THREAD`] for a task.
     pub thread: u32,
     /// Access row of the acquisition.
     pub acquired_access: u32,
     /// Access row of the release; 0 for the time after it, until the next acquisition.
     pub released_access: u32,
+    /// Of a task that acquired it, access row of the call that spawned the task; 0 where unseen.
+    pub spawned: u32,
+    /// The same of the task that released it.
+    pub released_spawned: u32,
     /// Holds that made others wait. Atomic.
     pub count: u64,
     /// Waiting caused, over all waiters. Atomic.
@@ -194,7 +216,7 @@ pub struct BlameTotalRow {
     pub max_ns: u64,
 }
 
-const _: () = assert!(size_of::<BlameTotalRow>() == 40);
+const _: () = assert!(size_of::<BlameTotalRow>() == 48);
 
 /// One wait, for the timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,17 +230,22 @@ pub struct WaitEventRow {
     pub lock: u32,
     /// [`WaitKind`], as number.
     pub kind: u32,
-    /// Serial of the waiting thread.
+    /// Serial of the waiting thread; of a task, of the thread that polled it when the wait ended.
     pub thread: u32,
     /// Access row of the waiting stack.
     pub access: u32,
-    /// Serial of the thread that held the lock when the wait began; `u32::MAX` where unknown.
+    /// Serial of the thread that held the lock when the wait began; `u32::MAX` where unknown. For a task's wait, that task, as
+    /// [`WaitEventRow::task`].
     pub holder: u32,
-    /// Serial of the thread whose release ended the wait; `u32::MAX` where unknown.
+    /// Serial of the thread whose release ended the wait; `u32::MAX` where unknown. For a task's wait, that task.
     pub waker: u32,
+    /// The waiting task, by its number or with [`TASK_IS_THREAD`]; 0 where a thread waits.
+    pub task: u32,
+    /// Of a task, access row of the call that spawned it; 0 where unseen.
+    pub spawned: u32,
 }
 
-const _: () = assert!(size_of::<WaitEventRow>() == 40);
+const _: () = assert!(size_of::<WaitEventRow>() == 48);
 
 #[cfg(test)]
 mod tests {

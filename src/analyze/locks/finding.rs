@@ -42,7 +42,7 @@ pub fn user_frame(frames: &[Frame]) -> Option<&Frame> {
     frames.iter().find(|frame| !is_library(frame)).or_else(|| frames.first())
 }
 
-pub(super) fn is_library(frame: &Frame) -> bool {
+pub(in crate::analyze) fn is_library(frame: &Frame) -> bool {
     let function = frame.function.trim_start_matches('<');
     let library =
         ["std::", "core::", "alloc::", "parking_lot", "lock_api::", "tokio::", "crossbeam", "spin::", "pthread_"];

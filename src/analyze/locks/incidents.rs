@@ -13,7 +13,7 @@ use crate::wire::waits::WaitKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How long something must last to be a finding, in nanoseconds.
+/// How long something must last, or how much it must cost, to be a finding; in nanoseconds but for shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Thresholds {
@@ -25,6 +25,8 @@ pub struct Thresholds {
     pub starvation_ns: u64,
     /// Attempts that fail.
     pub livelock_ns: u64,
+    /// Share of the threads' time that waiting for one lock must cost, in percent.
+    pub hot_lock_percent: u32,
 }
 
 impl Default for Thresholds {
@@ -34,6 +36,7 @@ impl Default for Thresholds {
             poll_ns: 200_000_000,
             starvation_ns: 200_000_000,
             livelock_ns: 200_000_000,
+            hot_lock_percent: 20,
         }
     }
 }
@@ -123,6 +126,7 @@ fn awaited(kind: WaitKind) -> &'static str {
         WaitKind::Sleep => "time to pass",
         WaitKind::Outside => "input, output or a process",
         WaitKind::Futex => "another thread",
+        WaitKind::Signal => "a signal",
     }
 }
 

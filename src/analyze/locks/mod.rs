@@ -4,6 +4,7 @@
 //! edges + structural events --structure--> edges with clocks --lock_order--> lock-order-inversion
 //! snapshot of waits and holds --waits_for--> stuck threads    --deadlock----> deadlock, lost-wakeup, may the program be ended
 //! the same of tasks           --task_waits-> deadlocks among tasks
+//! profile of the waits        --hot--------> hot locks
 //! ```
 //!
 //! The analyses know threads by serial, locks by [`LockId`] and code by [`Place`]; a [`Describe`] turns these
@@ -13,6 +14,7 @@
 mod cycle;
 pub mod deadlock;
 pub mod finding;
+pub mod hot;
 pub mod incidents;
 pub mod lock_order;
 pub mod recorded;

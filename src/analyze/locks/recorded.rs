@@ -12,7 +12,7 @@ use crate::symbolize::LockName;
 use crate::trace::{HeaderView, Recording};
 use crate::wire::locks::*;
 use crate::wire::recording::{AccessRow, Counter, NO_SITE, Table, ThreadRow};
-use crate::wire::waits::{BlameTotalRow, LockFiguresRow, WaitKind};
+use crate::wire::waits::{BlameTotalRow, LockFiguresRow, NO_THREAD, WaitKind};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -58,6 +58,13 @@ impl Recorded {
             tasks: recording.collect(0, count(Table::Tasks)),
             has_signal_handlers: header.counter(Counter::SignalHandlers) > 0,
         }
+    }
+
+    /// The lock that figures are of, or the latest one at their address; `None` where its row is another's by now.
+    pub(in crate::analyze) fn lock_of(&self, figures: &LockFiguresRow) -> Option<LockId> {
+        let at_address = || self.locks.iter().enumerate().rev().filter(|(_, row)| row.address == figures.address);
+        let same = at_address().find(|(_, row)| row.first_access == figures.first_access);
+        same.or_else(|| at_address().next()).map(|(index, _)| LockId(index as u32))
     }
 
     pub(super) fn rules(&self, lock: LockId) -> LockRules {
@@ -178,7 +185,8 @@ impl Recorded {
         // Of several locks at one address the latest is meant, as an earlier one is gone.
         let by_address: HashMap<u64, u32> =
             self.locks.iter().enumerate().map(|(index, row)| (row.address, index as u32)).collect();
-        let holders = blames.iter().filter(|row| row.released_access != 0).filter_map(|row| {
+        let of_threads = blames.iter().filter(|row| row.released_access != 0 && row.thread != NO_THREAD);
+        let holders = of_threads.filter_map(|row| {
             let lock = by_address.get(&figures.get(row.lock as usize)?.address)?;
             Some(Holder {
                 thread: row.thread,
@@ -304,8 +312,18 @@ pub(super) fn lock_type(row: &LockRow) -> Type {
     Type::from_u8(row.lock_type as u8)
 }
 
+/// The word of the report for a lock that counts permits.
+pub(in crate::analyze) fn permits_name(permits: Option<Permits>) -> &'static str {
+    match permits {
+        Some(Permits::Mutex) => "tokio::sync::Mutex",
+        Some(Permits::RwLock) => "tokio::sync::RwLock",
+        Some(Permits::Channel) => "tokio::sync::mpsc",
+        Some(Permits::Semaphore) | None => Type::TokioPermits.name(),
+    }
+}
+
 /// What a lock that counts permits is, by the code that takes them.
-pub(super) fn permits(frames: &[Frame]) -> Option<Permits> {
+pub(in crate::analyze) fn permits(frames: &[Frame]) -> Option<Permits> {
     const FILES: [(&str, Permits); 4] = [
         ("/src/sync/mutex.rs", Permits::Mutex),
         ("/src/sync/rwlock.rs", Permits::RwLock),
@@ -415,14 +433,9 @@ impl<'a, 'c> Names<'a, 'c> {
 
     /// The word of the report for a lock's type.
     fn kind(&self, row: &LockRow) -> &'static str {
-        if lock_type(row) != Type::TokioPermits {
-            return lock_type(row).name();
-        }
-        match permits(&self.frames(Place(row.first_access))) {
-            Some(Permits::Mutex) => "tokio::sync::Mutex",
-            Some(Permits::RwLock) => "tokio::sync::RwLock",
-            Some(Permits::Channel) => "tokio::sync::mpsc",
-            Some(Permits::Semaphore) | None => Type::TokioPermits.name(),
+        match lock_type(row) {
+            Type::TokioPermits => permits_name(permits(&self.frames(Place(row.first_access)))),
+            lock => lock.name(),
         }
     }
 

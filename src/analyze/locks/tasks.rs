@@ -160,7 +160,7 @@ fn may_block(frames: &[Frame]) -> bool {
 }
 
 /// The runtime's function that polls a task.
-fn is_poll(frame: &Frame) -> bool {
+pub(in crate::analyze) fn is_poll(frame: &Frame) -> bool {
     frame.file.ends_with("/runtime/task/raw.rs") || frame.file.ends_with("/runtime/task/harness.rs")
 }
 
