@@ -20,7 +20,8 @@ use super::slots::Slots;
 use super::{Call, incident, permit_waits, table};
 use crate::check;
 use crate::record::{self, table as rows};
-use crate::rt::{arena, syscall};
+use crate::rt::arena;
+use crate::rt::lock::{give_word, take_word};
 use crate::thread::ThreadState;
 use conprof_wire::locks::{LockRow, Operation, sample_hash, type_of};
 use conprof_wire::recording::{CONFIG_CONTENTION, Table};
@@ -29,9 +30,6 @@ use conprof_wire::waits::{
     histogram_bucket,
 };
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
-
-/// Spins before the processor is given away.
-const SPINS: u32 = 200;
 
 /// [`LockRow::sample_below`] of a lock that nobody has waited for, of one that somebody has, and of one of which a part of the holds is measured.
 pub(super) const SAMPLE: u32 = 1 << 24;
@@ -125,21 +123,9 @@ macro_rules! small_counter {
 }
 
 impl Meter {
-    fn take_word(&self) {
-        let mut spins = 0u32;
-        // Acquire: pairs with the release in `give_word`.
-        while self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            spins = spins.wrapping_add(1);
-            if spins % SPINS == 0 {
-                syscall::yield_now();
-            }
-            core::hint::spin_loop();
-        }
-    }
-
     /// Changes the meter of a lock alone.
     fn alone<R>(&self, lock: u32, change: impl FnOnce() -> R) -> R {
-        self.take_word();
+        take_word(&self.word);
         let result = change();
         let settled = if self.is_weighted() {
             self.waker.load(Ordering::Relaxed) == 0
@@ -150,8 +136,7 @@ impl Meter {
         };
         let quiet = settled && self.hold_since.load(Ordering::Relaxed) == 0;
         table::set_quiet(lock, quiet);
-        // Release: pairs with the acquire in `take_word`.
-        self.word.store(0, Ordering::Release);
+        give_word(&self.word);
         result
     }
 

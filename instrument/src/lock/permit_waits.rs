@@ -24,15 +24,13 @@
 
 use super::contention::{self, Who};
 use crate::record::{self, table as rows};
-use crate::rt::{arena, syscall};
+use crate::rt::arena;
+use crate::rt::lock::{give_word, take_word};
 use conprof_wire::locks::{HoldMark, Type, sample_hash};
 use conprof_wire::recording::Table;
 use conprof_wire::waits::{LockFiguresRow, WaitEventRow, WaitKind};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-
-/// Spins before the processor is given away.
-const SPINS: u32 = 200;
 
 /// What is kept of a semaphore while it is in use. All-zero bytes are a valid value.
 #[repr(C, align(64))]
@@ -120,19 +118,10 @@ fn meter(lock: u32) -> Option<&'static Meter> {
 
 impl Meter {
     fn with<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> R {
-        let mut spins = 0u32;
-        // Acquire: pairs with the release below.
-        while self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            spins = spins.wrapping_add(1);
-            if spins.is_multiple_of(SPINS) {
-                syscall::yield_now();
-            }
-            core::hint::spin_loop();
-        }
+        take_word(&self.word);
         // SAFETY: the word makes this the only reference.
         let result = look(unsafe { &mut *self.inner.get() });
-        // Release: pairs with the acquire above.
-        self.word.store(0, Ordering::Release);
+        give_word(&self.word);
         result
     }
 
@@ -349,9 +338,14 @@ pub(super) fn forgotten(lock: u32) {
     }
 }
 
+/// Of all locks; a meter of another one is never touched, so that it takes no memory.
+fn counts_permits(lock: u32) -> bool {
+    super::table::lock_type(lock) == Type::TokioPermits
+}
+
 /// The lock is gone: the next one at its row starts afresh.
 pub(super) fn gone(lock: u32) {
-    if super::table::lock_type(lock) != Type::TokioPermits {
+    if !counts_permits(lock) {
         return;
     }
     let Some(meter) = meter(lock) else { return };
@@ -376,7 +370,7 @@ fn add_rest(lock: u32, meter: &Meter) {
 
 /// The process is about to end: locks that nobody waited for get their figures as well, as far as there is room.
 pub(super) fn exiting() {
-    for lock in 1..rows::count(Table::Locks) {
+    for lock in (1..rows::count(Table::Locks)).filter(|lock| counts_permits(*lock)) {
         if let Some(meter) = meter(lock) {
             add_rest(lock, meter);
         }

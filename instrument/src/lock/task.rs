@@ -17,13 +17,10 @@
 use super::{Call, ThreadState, incident, permits, table, task_order};
 use crate::check;
 use crate::record::{self, table as rows};
-use crate::rt::syscall;
+use crate::rt::lock::{give_word, take_word};
 use conprof_wire::locks::*;
 use conprof_wire::recording::{Counter, Table};
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-
-/// Spins before the processor is given away.
-const SPINS: u32 = 200;
 
 /// Bits of a task's state (`tokio::runtime::task::state`): it is polled, or has ended; it is to be polled; a handle awaits it.
 const RUNNING: u64 = 1;
@@ -44,15 +41,7 @@ pub(super) fn with<R>(index: u32, change: impl FnOnce(&mut TaskRow) -> R) -> Opt
     let row = row(index)?;
     // SAFETY: the row is in the recording's mapping, where nothing else refers to this field but atomically.
     let word = unsafe { AtomicU32::from_ptr(&raw mut (*row).word) };
-    let mut spins = 0u32;
-    // Acquire: pairs with the release below.
-    while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        spins = spins.wrapping_add(1);
-        if spins.is_multiple_of(SPINS) {
-            syscall::yield_now();
-        }
-        core::hint::spin_loop();
-    }
+    take_word(word);
     // SAFETY: as above; the field is accessed atomically by both sides.
     let sequence = unsafe { AtomicU64::from_ptr(&raw mut (*row).sequence) };
     let before = sequence.load(Ordering::Relaxed) & !1;
@@ -60,9 +49,9 @@ pub(super) fn with<R>(index: u32, change: impl FnOnce(&mut TaskRow) -> R) -> Opt
     core::sync::atomic::fence(Ordering::Release);
     // SAFETY: the word makes this the only writer; the host only reads.
     let result = change(unsafe { &mut *row });
-    // Release: pairs with the acquire above, and with the host's reading of an even number.
+    // Release: pairs with the host's reading of an even number.
     sequence.store(before + 2, Ordering::Release);
-    word.store(0, Ordering::Release);
+    give_word(word);
     Some(result)
 }
 

@@ -97,26 +97,6 @@ pub(super) struct Pair {
 
 const _: () = assert!(size_of::<Place>() == 64 && PLACES.is_power_of_two());
 const _: () = assert!(size_of::<Pair>() == 32 && PAIRS.is_power_of_two());
-const _: () = assert!(size_of::<Place>() == 64 && PLACES.is_power_of_two());
-const _: () = assert!(size_of::<Pair>() == 32 && PAIRS.is_power_of_two());
-impl Place {
-    pub(super) const NONE: Place = Place {
-        sp: 0,
-        callers: [0; 2],
-        caller_offsets: [0; 2],
-        site: 0,
-        flags: 0,
-        shared: 0,
-        access: 0,
-        reserved: 0,
-        padding: 0,
-    };
-}
-
-impl Pair {
-    pub(super) const NONE: Pair = Pair { row: 0, outer_lock: 0, outer_access: 0, access: 0, phase: 0, unused: 0 };
-}
-
 const _: () = assert!(size_of::<LockRow>() == 64 && size_of::<HoldRow>() == 16);
 
 /// Stack pointer at a stub's entry, from the guest's as the handler knows it.

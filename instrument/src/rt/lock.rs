@@ -12,6 +12,25 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// Spins before the processor is given away.
 const SPINS: u32 = 200;
 
+/// Takes a word that is 0 while it is free, as a [`SpinLock`]'s or one inside a row. Acquires what [`give_word`] released.
+pub fn take_word(word: &AtomicU32) {
+    let mut spins = 0u32;
+    while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while word.load(Ordering::Relaxed) != 0 {
+            spins = spins.wrapping_add(1);
+            if spins.is_multiple_of(SPINS) {
+                syscall::yield_now();
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Gives it back.
+pub fn give_word(word: &AtomicU32) {
+    word.store(0, Ordering::Release);
+}
+
 /// A spin lock around a value.
 pub struct SpinLock<T> {
     word: AtomicU32,
@@ -29,17 +48,7 @@ impl<T> SpinLock<T> {
 
     /// Takes the lock. The order of the ranks is: threads, shadow stacks, tables of the recording, arena.
     pub fn lock(&self) -> SpinGuard<'_, T> {
-        let mut spins = 0u32;
-        // Acquire: pairs with the release in `SpinGuard::drop`.
-        while self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            while self.word.load(Ordering::Relaxed) != 0 {
-                spins = spins.wrapping_add(1);
-                if spins.is_multiple_of(SPINS) {
-                    syscall::yield_now();
-                }
-                core::hint::spin_loop();
-            }
-        }
+        take_word(&self.word);
         SpinGuard { lock: self }
     }
 }
@@ -66,7 +75,6 @@ impl<T> DerefMut for SpinGuard<'_, T> {
 
 impl<T> Drop for SpinGuard<'_, T> {
     fn drop(&mut self) {
-        // Release: pairs with the acquire in `SpinLock::lock`.
-        self.lock.word.store(0, Ordering::Release);
+        give_word(&self.lock.word);
     }
 }
